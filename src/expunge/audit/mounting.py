@@ -1,0 +1,159 @@
+"""Mounting attacks on models, each once: results are kept under what they depend on.
+
+A kept result is found again only by the same weights, attack, version, parameters, rows, scene and
+seed, so it never passes from one model to another. What a gate makes of an answer has no hash, so
+nothing is kept for a model with a gate.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from expunge.audit.plan import Entry
+from expunge.audit.statistics import FloatArray
+from expunge.core.atomic import write_json
+from expunge.core.canonical import digest
+from expunge.core.events import note
+from expunge.core.registry import attacks
+from expunge.core.results import Leak
+from expunge.core.rng import derive
+from expunge.lm.subject import Scene, Subject
+from expunge.requests.rows import Row
+
+FORMAT = "leak-cache/1"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Mounter:
+    """Mounts attacks in one scene.
+
+    Attributes:
+        scene: Retain and neighbour rows, the original, the seed of the audit.
+        folder: Where results are kept from one audit to the next, or None to keep none.
+        memory: Results of this audit, so that a model that is the original is attacked once.
+    """
+
+    scene: Scene
+    folder: Path | None = None
+    memory: dict[str, Leak] = field(default_factory=dict)
+
+    def mount(self, subject: Subject, rows: Sequence[Row], entry: Entry) -> list[Leak]:
+        """Mount an attack as often as its entry says.
+
+        Args:
+            subject: The attacked model.
+            rows: The attacked rows.
+            entry: The attack, its parameters and the number of runs.
+
+        Returns:
+            One leak a run.
+        """
+        return [self._run(subject, rows, entry, run) for run in range(entry.runs)]
+
+    def _run(self, subject: Subject, rows: Sequence[Row], entry: Entry, run: int) -> Leak:
+        scene = replace(self.scene, seed=derive(self.scene.seed, "attack", entry.id, run))
+        params = attacks.params(entry.id, entry.params)
+        if subject.gate is not None:
+            return _mounted(subject, rows, scene, entry.id, params)
+        key = _key(subject, rows, scene, entry.id, asdict(params))
+        name = digest(key)
+        if name not in self.memory:
+            path = self.folder / f"{name}.json" if self.folder else None
+            kept = _read(path, key) if path else None
+            self.memory[name] = kept or _mounted(subject, rows, scene, entry.id, params)
+            if path and kept is None:
+                _write(path, key, self.memory[name])
+        return self.memory[name]
+
+
+def _mounted(subject: Subject, rows: Sequence[Row], scene: Scene, id: str, params: Any) -> Leak:
+    leak: Leak = attacks.load(id).mount(subject, rows, scene, params)
+    return leak
+
+
+def _key(
+    subject: Subject, rows: Sequence[Row], scene: Scene, id: str, params: Mapping[str, Any]
+) -> dict[str, Any]:
+    return {
+        "model": subject.digest,
+        "original": scene.original.digest if scene.original else None,
+        "attack": id,
+        "version": attacks.card(id).version,
+        "params": json.loads(json.dumps(params)),
+        "rows": rows_digest(rows),
+        "retain": rows_digest(scene.retain),
+        "neighbour": rows_digest(scene.neighbour),
+        "new_tokens": scene.new_tokens,
+        "seed": str(scene.seed),
+    }
+
+
+def rows_digest(rows: Sequence[Row]) -> str:
+    """SHA-256 of the rows, ids and order included."""
+    return digest([row.as_dict() for row in rows])
+
+
+def _read(path: Path, key: Mapping[str, Any]) -> Leak | None:
+    """A kept result, or None when there is none or the file is not the one that was written."""
+    if not path.is_file():
+        return None
+    try:
+        kept = json.loads(path.read_bytes())
+        if kept["format"] == FORMAT and kept["key"] == key:
+            return _from_json(kept["leak"])
+    except (ValueError, KeyError, TypeError) as error:
+        note(f"A kept attack result is unreadable and is made again: {path.name} ({error}).")
+    return None
+
+
+def _write(path: Path, key: Mapping[str, Any], leak: Leak) -> None:
+    curve = {str(step): value for step, value in leak.curve.items()}
+    kept = {**asdict(leak), "curve": curve}
+    write_json(path, {"format": FORMAT, "key": key, "leak": kept}, indent=None)
+
+
+def _from_json(kept: Mapping[str, Any]) -> Leak:
+    return Leak(
+        **{
+            **kept,
+            "transcript": tuple(kept["transcript"]),
+            "curve": {int(step): value for step, value in kept["curve"].items()},
+        }
+    )
+
+
+def table(runs: Sequence[Leak], rows: Sequence[Row]) -> FloatArray:
+    """Leaks [runs, rows] of repeated runs, NaN where a run did not test a row."""
+    nothing = float("nan")
+    return np.array(
+        [[leak.per_row.get(row.id, nothing) for row in rows] for leak in runs], dtype=np.float64
+    )
+
+
+def mean_per_row(runs: Sequence[Leak]) -> dict[str, float]:
+    """Row id -> mean leak over the runs that tested it."""
+    ids = dict.fromkeys(id for leak in runs for id in leak.per_row)
+    return {
+        id: float(np.mean([leak.per_row[id] for leak in runs if id in leak.per_row])) for id in ids
+    }
+
+
+def mean_parts(runs: Sequence[Leak]) -> dict[str, float]:
+    """Named secondary numbers, mean over runs; with several runs also the worst run's leak."""
+    names = dict.fromkeys(name for leak in runs for name in leak.parts)
+    parts = {
+        name: float(np.mean([leak.parts[name] for leak in runs if name in leak.parts]))
+        for name in names
+    }
+    means = [float(np.mean(list(leak.per_row.values()))) for leak in runs if leak.per_row]
+    return {**parts, "worst_run": max(means)} if len(means) > 1 else parts
+
+
+def mean_curve(runs: Sequence[Leak]) -> dict[int, float]:
+    """Step -> mean leak over runs, at the steps all runs measured."""
+    steps = set.intersection(*(set(leak.curve) for leak in runs)) if runs else set()
+    return {step: float(np.mean([leak.curve[step] for leak in runs])) for step in sorted(steps)}

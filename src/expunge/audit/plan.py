@@ -1,0 +1,188 @@
+"""What an audit runs: profiles of attacks and metrics by id, and what they cost.
+
+A profile names ids; which of them exist is the registry's to know. An attack whose file is not
+there is listed as not run, and its family stays open.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from expunge.audit.verdict import REQUIRED
+from expunge.core.errors import ExpungeError, nearest, raise_all
+from expunge.core.registry import Registry, attacks, metrics
+
+THRESHOLD = 0.10
+"""The gate of an attack whose card names none."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Work:
+    """What one attack costs on one set of rows, for the estimate of time.
+
+    Attributes:
+        answers: Generated answers to a row.
+        forwards: Scored texts of a row.
+        updates: Texts trained on, all rows together.
+    """
+
+    answers: float = 0
+    forwards: float = 0
+    updates: float = 0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Entry:
+    """One attack of a profile.
+
+    Attributes:
+        id: Its id.
+        params: Values in place of its defaults.
+        runs: How often it is repeated with other seeds (random attacks).
+        work: Its cost.
+    """
+
+    id: str
+    params: Mapping[str, Any] = field(default_factory=dict)
+    runs: int = 1
+    work: Work = field(default_factory=lambda: Work(answers=2))
+
+
+_READ_ONLY = (
+    Entry(id="direct", work=Work(answers=2)),
+    Entry(id="prob", work=Work(forwards=24)),
+    Entry(id="prefix", work=Work(answers=2)),
+    Entry(id="lens", work=Work(forwards=24)),
+    Entry(id="lens-exit", work=Work(forwards=2)),
+    Entry(id="quant8", work=Work(answers=2)),
+    Entry(id="quant4", work=Work(answers=2)),
+)
+_BENIGN = Work(answers=14, updates=400)
+_INSIDE = Work(answers=12, updates=800)
+
+PROFILES: Mapping[str, tuple[Entry, ...]] = {
+    "fast": (
+        *_READ_ONLY,
+        Entry(id="sample", params={"budget": 4}, work=Work(answers=8)),
+        Entry(id="relearn-ood", work=_BENIGN),
+        Entry(id="relearn-in", work=_INSIDE),
+    ),
+    "default": (
+        *_READ_ONLY,
+        Entry(id="sample", params={"budget": 16}, runs=3, work=Work(answers=32)),
+        Entry(id="relearn-ood", runs=3, work=_BENIGN),
+        Entry(id="relearn-in", runs=3, work=_INSIDE),
+    ),
+}
+
+METRICS = (
+    "probability",
+    "extraction-strength",
+    "exact-memorisation",
+    "truth-ratio",
+    "forget-quality",
+)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Plan:
+    """What one audit runs.
+
+    Attributes:
+        profile: Name of the profile.
+        entries: Attacks, in the order they run.
+        metrics: Ids of the metrics.
+        not_run: One sentence for each attack or metric that is left out.
+    """
+
+    profile: str
+    entries: tuple[Entry, ...]
+    metrics: tuple[str, ...]
+    not_run: tuple[str, ...]
+
+
+def plan(profile: str, only: Iterable[str] | None = None, skip: Iterable[str] = ()) -> Plan:
+    """Choose the attacks.
+
+    Args:
+        profile: A key of `PROFILES`.
+        only: Ids to run instead of the profile's, also ones the profile does not name.
+        skip: Ids to leave out.
+
+    Raises:
+        ExpungeError: ``E-USE-003`` for an unknown profile, ``E-USE-001`` for unknown attacks; all
+            at once.
+    """
+    raise_all(plan_problems(profile, only, skip))
+    known = {entry.id: entry for entry in PROFILES[profile]}
+    built, skipped = set(attacks.ids()), {_spelt(name) for name in skip}
+    chosen = list(dict.fromkeys(map(_spelt, only))) if only is not None else list(known)
+    entries = [known.get(id, Entry(id=id)) for id in chosen if id in built and id not in skipped]
+    left_out = [f"{id}: not part of this installation" for id in chosen if id not in built]
+    left_out += [f"{id}: left out by the options" for id in known if id in skipped - set(left_out)]
+    if only is not None:
+        left_out += [f"{id}: left out by the options" for id in known if id not in chosen]
+    measured = set(metrics.ids())
+    left_out += [f"{id}: not part of this installation" for id in METRICS if id not in measured]
+    return Plan(
+        profile=profile,
+        entries=tuple(entries),
+        metrics=tuple(id for id in METRICS if id in measured),
+        not_run=tuple(dict.fromkeys(left_out)),
+    )
+
+
+def plan_problems(
+    profile: str, only: Iterable[str] | None = None, skip: Iterable[str] = ()
+) -> list[ExpungeError]:
+    """Everything wrong with the choice of a profile and of attacks."""
+    problems = []
+    if profile not in PROFILES:
+        problems.append(
+            ExpungeError(
+                "E-USE-003",
+                f"There is no audit profile {profile!r}.",
+                "one of " + ", ".join(PROFILES) + ".",
+                nearest(profile, PROFILES),
+            )
+        )
+    named = {entry.id for entries in PROFILES.values() for entry in entries}
+    return problems + [
+        _unknown(id, attacks)
+        for id in (*(only or ()), *skip)
+        if _spelt(id) not in {*attacks.ids(), *named}
+    ]
+
+
+def family_of(id: str) -> str:
+    """The family of an attack, as its card says."""
+    return str(attacks.card(id).extra["family"])
+
+
+def level_of(id: str) -> str:
+    """What an attack must get at, as its card says: B, L, W, P or D."""
+    return str(attacks.card(id).extra["level"])
+
+
+def threshold_of(id: str) -> float:
+    """The gate of an attack, as its card says."""
+    return float(attacks.card(id).extra.get("threshold", THRESHOLD))
+
+
+def families_not_run(entries: Iterable[Entry]) -> list[str]:
+    """Required families without an attack."""
+    present = {family_of(entry.id) for entry in entries}
+    return [family for family in REQUIRED if family not in present]
+
+
+def _spelt(name: str) -> str:
+    return name.replace("_", "-")
+
+
+def _unknown(id: str, registry: Registry) -> ExpungeError:
+    return ExpungeError(
+        "E-USE-001",
+        f"There is no attack {id!r}.",
+        "the id of an attack (expunge attacks lists them).",
+        nearest(_spelt(id), registry.ids()),
+    )

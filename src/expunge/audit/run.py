@@ -1,0 +1,242 @@
+"""The audit: attack a model, compare with controls, state a verdict that the evidence supports.
+
+The order matters. Utility comes first, since a ruined model passes every gate. Then the original
+is asked plainly: rows it does not know can show nothing, and if it knows less than half of them
+there is nothing to audit. Only then do the attacks run, each on the original, on the audited model
+and on the control.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from time import perf_counter
+
+import numpy as np
+
+from expunge.audit.controls import Control, choose_control, known_rows, reference_knows
+from expunge.audit.evidence import Findings, Setting, assemble
+from expunge.audit.examples import worst_leaks
+from expunge.audit.measures import measure
+from expunge.audit.mounting import Mounter
+from expunge.audit.plan import Entry, level_of, plan
+from expunge.audit.record import Audit, Mounted
+from expunge.audit.utility import Utility, answers, kept_rows, strata, utility
+from expunge.core.errors import ExpungeError, raise_all
+from expunge.core.events import Progress, progress
+from expunge.core.results import Verdict
+from expunge.data.retain import choose_retain
+from expunge.lm.subject import Scene, Subject
+from expunge.requests.rows import Row, check_roles
+
+DIRECT = "direct"
+KNOWN_SHARE = 0.5
+"""Mean leak of the direct question below which the original never knew the rows."""
+ANSWER_TOKENS = (24, 96)
+"""Shortest and longest answer asked for, in tokens."""
+PAST_RUNTIME = "-past-runtime"
+"""Ending of the name of a second run, past the run-time part of a model."""
+
+
+def audit(
+    model: Subject,
+    *,
+    forget: Sequence[Row],
+    retain: Sequence[Row] = (),
+    neighbour: Sequence[Row] = (),
+    holdout: Sequence[Row] = (),
+    original: Subject | None = None,
+    reference: Subject | None = None,
+    profile: str = "default",
+    only: Iterable[str] | None = None,
+    skip: Iterable[str] = (),
+    seed: int = 0,
+    require: Verdict | str | None = None,
+    min_utility: float | None = None,
+    cache: Path | None = None,
+    paths: Mapping[str, str | Path] | None = None,
+) -> Audit:
+    """Audit a model.
+
+    Args:
+        model: The model that is said to have forgotten; its gate is its run-time part.
+        forget: The rows it is said to have forgotten.
+        retain: Rows it must still know; bundled text stands in when there are none.
+        neighbour: Rows close to the forgotten ones that it must still know.
+        holdout: Rows of the kind of the forget rows that nobody trained it on.
+        original: The model before forgetting.
+        reference: A model trained without the forget rows.
+        profile: ``fast`` or ``default``.
+        only: Ids of attacks to run instead of the profile's.
+        skip: Ids of attacks to leave out.
+        seed: All randomness derives from it.
+        require: Class that a release needs.
+        min_utility: Lower bound of utility that a release needs.
+        cache: Folder where attack results are kept for the next audit.
+        paths: ``model``, ``original``, ``reference`` -> where they came from, for the record.
+
+    Returns:
+        The finished audit.
+
+    Raises:
+        ExpungeError: For unknown attacks or profiles, an empty forget set, rows in two roles.
+    """
+    started = perf_counter()
+    chosen = plan(profile, only, skip)
+    roles = {"forget": forget, "retain": retain, "neighbour": neighbour, "holdout": holdout}
+    raise_all(check_roles(**roles))
+    kept, origin = choose_retain(retain, ())
+    setting = Setting(
+        model=model,
+        original=original,
+        reference=reference,
+        forget=tuple(forget),
+        retain=tuple(kept),
+        retain_origin=origin,
+        neighbour=tuple(neighbour),
+        holdout=tuple(holdout),
+        plan=chosen,
+        seed=seed,
+        require=_required(require),
+        min_utility=min_utility,
+        paths=paths or {},
+    )
+    findings = _investigate(setting, cache)
+    return Audit(assemble(setting, findings, perf_counter() - started))
+
+
+def _required(require: Verdict | str | None) -> Verdict | None:
+    try:
+        return None if require is None else Verdict(require)
+    except ValueError as error:
+        raise ExpungeError(
+            "E-USE-003",
+            f"There is no verdict {require!r}.",
+            "one of " + ", ".join(Verdict) + ".",
+            "Correct the spelling.",
+        ) from error
+
+
+def _investigate(setting: Setting, cache: Path | None) -> Findings:
+    """Everything that needs a model."""
+    model, original = setting.model, setting.original
+    if original is None:
+        return Findings(problems=("no original: recovery cannot be told from never having known",))
+    new_tokens = _answer_tokens(setting.forget, model)
+    scene = Scene(
+        retain=setting.retain,
+        neighbour=setting.neighbour,
+        seed=setting.seed,
+        new_tokens=new_tokens,
+        original=original,
+    )
+    with progress("audit", total=_mounts(setting)) as running:
+        work = _Work(setting, original, Mounter(scene=scene, folder=cache), running)
+        return work.run()
+
+
+def _answer_tokens(rows: Sequence[Row], subject: Subject) -> int:
+    """Long enough for the longest reply of the forget rows, within `ANSWER_TOKENS`."""
+    shortest, longest = ANSWER_TOKENS
+    encode = subject.tokenizer
+    sizes = [len(encode(turn.completion)["input_ids"]) for row in rows for turn in row.turns]
+    return min(longest, max(shortest, *sizes))
+
+
+def _mounts(setting: Setting) -> int:
+    """Steps of the progress: utility, metrics, and every attack on every model."""
+    return 2 + 3 * len(list(_cases(setting)))
+
+
+@dataclass(frozen=True, slots=True)
+class _Case:
+    """One attack on the audited model, with or past its run-time part."""
+
+    name: str
+    entry: Entry
+    subject: Subject
+    with_runtime: bool = True
+
+
+def _cases(setting: Setting) -> Iterator[_Case]:
+    """Black-box attacks meet what is served; those that open the model go past a gate.
+
+    Behind a gate every black-box attack runs a second time without it.
+    """
+    model, bare = setting.model, setting.bare
+    for entry in setting.plan.entries:
+        black_box = level_of(entry.id) == "B"
+        yield _Case(entry.id, entry, model if black_box else bare)
+        if black_box and model.gate is not None:
+            yield _Case(entry.id + PAST_RUNTIME, entry, bare, with_runtime=False)
+
+
+@dataclass(frozen=True, slots=True)
+class _Work:
+    """One audit under way."""
+
+    setting: Setting
+    original: Subject
+    mounter: Mounter
+    running: Progress
+
+    @property
+    def new_tokens(self) -> int:
+        return self.mounter.scene.new_tokens
+
+    def run(self) -> Findings:
+        """Utility, the original's knowledge, attacks, metrics."""
+        setting = self.setting
+        found = Findings(utility=self._utility(), new_tokens=self.new_tokens)
+        direct = self._direct(self.original, "original")
+        known = known_rows(setting.forget, direct)
+        found = replace(found, known=tuple(known))
+        if np.mean([direct.get(row.id, 0.0) for row in setting.forget]) < KNOWN_SHARE:
+            why = f"the original knows {len(known)} of {len(setting.forget)} forget rows only"
+            return replace(found, problems=(why,))
+        if setting.reference is not None:
+            theirs = self._direct(setting.reference, "reference")
+            if reference_knows(direct, theirs):
+                return replace(found, problems=("the reference knows the forget rows",))
+        control = choose_control(known, setting.holdout, setting.reference, setting.seed)
+        if control is None:
+            why = "no control: no reference, no hold-out rows, and no placebo could be invented"
+            return replace(found, problems=(why,))
+        if found.utility is None:
+            found = replace(found, problems=("the original is of no use on the rows to be kept",))
+        mounted = tuple(self._mounted(case, known, control) for case in _cases(setting))
+        values = measure(setting.plan.metrics, setting.subjects, setting.forget, self.new_tokens)
+        served = {**setting.subjects, "model": setting.model}
+        examples = worst_leaks(known, mounted, served, self.new_tokens)
+        self.running.advance(1, text="metrics")
+        return replace(found, control=control, mounted=mounted, metrics=values, examples=examples)
+
+    def _utility(self) -> Utility | None:
+        setting = self.setting
+        retain = kept_rows(setting.retain, setting.seed, "retain")
+        neighbour = kept_rows(setting.neighbour, setting.seed, "neighbour")
+        rows = [*retain, *neighbour]
+        theirs = answers(self.original, rows, self.new_tokens)
+        same = setting.is_original
+        ours = theirs if same else answers(setting.model, rows, self.new_tokens)
+        self.running.advance(1, text="utility")
+        return utility(ours, theirs, strata(retain, neighbour), setting.seed)
+
+    def _direct(self, subject: Subject, who: str) -> Mapping[str, float]:
+        """Leak of the direct question on all forget rows."""
+        self.running.advance(0, text=f"{DIRECT} on the {who}")
+        (leak,) = self.mounter.mount(subject, self.setting.forget, Entry(id=DIRECT))
+        return leak.per_row
+
+    def _mounted(self, case: _Case, known: Sequence[Row], control: Control) -> Mounted:
+        stand_in = self.setting.reference if control.kind == "reference" else case.subject
+        targets = (
+            ("original", self.original, known),
+            ("model", case.subject, known),
+            ("control", stand_in or case.subject, control.rows),
+        )
+        leaks = {}
+        for who, subject, rows in targets:
+            self.running.advance(0, text=f"{case.name} on the {who}", attack=case.name, who=who)
+            leaks[who] = self.mounter.mount(subject, rows, case.entry)
+            self.running.advance(1)
+        return Mounted(name=case.name, entry=case.entry, with_runtime=case.with_runtime, **leaks)

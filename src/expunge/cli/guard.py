@@ -1,0 +1,30 @@
+"""``expunge guard``: stop content at once, in front of the model."""
+
+from typing import Annotated
+
+from typer import Option
+
+from expunge.cli.options import ForgetRows, Model, Out, Seed, Settings, settings
+from expunge.cli.output import Answer, command
+
+Guard = Annotated[
+    str, Option("--guard", metavar="ID", help="Id of the guard; 'expunge guards' lists them.")
+]
+
+
+@command
+def guard(
+    *,
+    model: Model,
+    forget: ForgetRows,
+    out: Out,
+    guard: Guard = "lexical",
+    set: Settings = None,
+    seed: Seed = 0,
+) -> Answer:
+    """Write a change folder whose only part is a guard; it can be audited like any other."""
+    from expunge.api import guard_paths
+    from expunge.cli.facts import facts
+
+    done = guard_paths(model, forget, guard, settings(set), out, seed=seed)
+    return Answer(value=done, show=lambda: facts(done))

@@ -1,0 +1,87 @@
+"""What metrics and attacks return, and what the audit says of it."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Value:
+    """One measured number.
+
+    Attributes:
+        mean: The number, or None when it cannot be measured (then `note` says why).
+        per_row: Row id -> this row's share of it.
+        interval: 95% interval, when the metric gives one itself.
+        parts: Named parts of the number (for instance ``d`` of a Kolmogorov-Smirnov test).
+        note: What a reader must know.
+    """
+
+    mean: float | None
+    per_row: Mapping[str, float] = field(default_factory=dict)
+    interval: tuple[float, float] | None = None
+    parts: Mapping[str, float] = field(default_factory=dict)
+    note: str = ""
+
+    @property
+    def n(self) -> int:
+        """Number of rows measured."""
+        return len(self.per_row)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Leak:
+    """What one attack got out of one model on one set of rows.
+
+    Attributes:
+        per_row: Row id -> leak in [0, 1], only for rows this attack tested.
+        transcript: What was asked and answered, one entry a row, for the report.
+        curve: For training attacks: step -> mean leak on the tested rows.
+        parts: Named secondary numbers (``pinpoint``, ``identity_rate``, ``retain_after`` ...).
+        invalid: Non-empty when the attack broke its own rules (for instance destroyed the model).
+        threshold: A threshold that replaces the card's, where a fallback form demands it.
+        note: What a reader must know.
+    """
+
+    per_row: Mapping[str, float]
+    transcript: tuple[Mapping[str, Any], ...] = ()
+    curve: Mapping[int, float] = field(default_factory=dict)
+    parts: Mapping[str, float] = field(default_factory=dict)
+    invalid: str = ""
+    threshold: float | None = None
+    note: str = ""
+
+
+class Outcome(StrEnum):
+    """What one attack says about one claim."""
+
+    PASS = "pass"  # noqa: S105
+    FAIL = "fail"
+    UNINFORMATIVE = "uninformative"
+    INCONCLUSIVE = "inconclusive"
+
+
+class Verdict(StrEnum):
+    """The class an audit puts a model in; the order is that of the rules (first match)."""
+
+    INVALID = "invalid"
+    BROKEN = "broken"
+    NOT_FORGOTTEN = "not-forgotten"
+    GUARDED = "guarded"
+    HIDDEN = "hidden"
+    INCONCLUSIVE = "inconclusive"
+    RETRAIN_EQUIVALENT = "retrain-equivalent"
+    FORGOTTEN_WHITEBOX = "forgotten-whitebox"
+    FORGOTTEN_BLACKBOX = "forgotten-blackbox"
+
+    def at_least(self, required: "Verdict") -> bool:
+        """Whether this class satisfies ``--require required``."""
+        order = [
+            Verdict.FORGOTTEN_BLACKBOX,
+            Verdict.FORGOTTEN_WHITEBOX,
+            Verdict.RETRAIN_EQUIVALENT,
+        ]
+        if self == required:
+            return True
+        return self in order and required in order and order.index(self) >= order.index(required)

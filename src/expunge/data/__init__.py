@@ -1,0 +1,1 @@
+"""From rows to batches of tokens: reading, encoding, batching, choosing what to keep."""

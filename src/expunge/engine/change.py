@@ -1,0 +1,223 @@
+"""Changes: what a method hands back, as a folder that loads anywhere and can be undone.
+
+A change folder holds the weights in their own layout (`transformers` or `peft` load it as it is),
+``change.json``, and for full weights ``revert.safetensors``: the bitwise exclusive or of the new
+weights with the parent's, which takes either to the other exactly.
+"""
+
+import json
+import shutil
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from expunge.core.atomic import new_folder
+from expunge.core.errors import ExpungeError
+from expunge.lm.digest import folder_digest
+from expunge.lm.folder import inspect_folder
+from expunge.lm.headers import weight_files
+from expunge.lm.patch import apply_xor, xor
+
+FORMAT = "unlearning-change/1"
+MANIFEST = "change.json"
+PATCH = "revert.safetensors"
+REVERTED = "reverted"
+STAGING = ".original"
+TOKENIZER_FILES = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "chat_template.jinja",
+    "vocab.json",
+    "merges.txt",
+    "tokenizer.model",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """A finished change on disk.
+
+    Attributes:
+        folder: Where it lies.
+        manifest: The content of ``change.json``.
+    """
+
+    folder: Path
+    manifest: Mapping[str, Any]
+
+    @property
+    def summary(self) -> dict[str, Any]:
+        """What ``expunge forget --json`` prints."""
+        return dict(self.manifest["summary"])
+
+
+def read_manifest(folder: Path) -> dict[str, Any] | None:
+    """The manifest of a finished change folder, or None when there is none.
+
+    Raises:
+        ExpungeError: ``E-MODEL-002`` when ``change.json`` is not one.
+    """
+    path = folder / MANIFEST
+    if not path.is_file():
+        return None
+    try:
+        manifest = json.loads(path.read_text(encoding="utf-8"))
+        if manifest["format"] == FORMAT:
+            return dict(manifest)
+    except (ValueError, KeyError, TypeError, OSError):
+        pass
+    raise ExpungeError(
+        "E-MODEL-002",
+        f"{path} is not a change manifest.",
+        f"a JSON object with format {FORMAT!r}.",
+        "Make the change again, or name another folder.",
+    )
+
+
+def copy_tokenizer(parent: Path, folder: Path) -> None:
+    """Take the tokenizer over byte for byte, so that text becomes the same tokens."""
+    for name in TOKENIZER_FILES:
+        if (parent / name).is_file():
+            shutil.copyfile(parent / name, folder / name)
+
+
+def write_patch(parent: Path, folder: Path) -> int:
+    """Write what takes the new weights in ``folder`` back to the parent's.
+
+    Returns:
+        Number of weights that differ.
+    """
+    patch = xor(read_tensors(weight_files(folder)), read_tensors(weight_files(parent)))
+    changed = {name: tensor for name, tensor in patch.items() if bool(tensor.any())}
+    save_file(changed, folder / PATCH)
+    return sum(int(tensor.count_nonzero()) for tensor in changed.values())
+
+
+def load_change(folder: str | Path) -> Change:
+    """Open a change folder and check its weights against its manifest.
+
+    Raises:
+        ExpungeError: ``E-MODEL-002`` when it is none, ``E-MODEL-009`` when hashes differ.
+    """
+    folder = Path(folder)
+    manifest = read_manifest(folder)
+    if manifest is None:
+        raise ExpungeError(
+            "E-MODEL-002",
+            f"{folder} has no {MANIFEST}.",
+            "a folder written by expunge forget or expunge guard.",
+            "Check the path.",
+        )
+    verify_result(folder, manifest)
+    return Change(folder, manifest)
+
+
+def verify_result(folder: Path, manifest: Mapping[str, Any]) -> None:
+    """Check the weights of a change folder against its own manifest.
+
+    Raises:
+        ExpungeError: ``E-MODEL-009``.
+    """
+    expected = manifest["result"]["digest"]
+    if expected is not None:
+        _compare(folder, folder_digest(folder), expected)
+
+
+def verify(folder: Path, expected: str) -> None:
+    """Check what loading a folder gives against a digest.
+
+    Raises:
+        ExpungeError: ``E-MODEL-009``.
+    """
+    _compare(folder, inspect_folder(folder).digest, expected)
+
+
+def _compare(folder: Path, found: str, expected: str) -> None:
+    if found != expected:
+        raise ExpungeError(
+            "E-MODEL-009",
+            f"The weights in {folder} have digest {found[:16]}.",
+            f"{expected[:16]}, as recorded when they were written.",
+            "Somebody changed the files: restore them, or make the change again.",
+        )
+
+
+def revert(folder: str | Path, out: str | Path | None = None) -> dict[str, Any]:
+    """Give back the original weights, bit for bit.
+
+    Args:
+        folder: A change folder; its weights are checked first.
+        out: Where to put the original. By default the folder itself becomes the original again,
+            and the change moves, whole, to ``reverted/`` inside it.
+
+    Returns:
+        ``out``, ``digest`` of the original's weights, ``verified``, ``change`` (where it is now).
+
+    Raises:
+        ExpungeError: ``E-MODEL-009`` when weights do not verify, ``E-MODEL-001`` when an adapter's
+            original is gone.
+    """
+    change = load_change(folder)
+    digest = change.manifest["parent"]["digest"]
+    with new_folder(Path(out) if out is not None else change.folder / STAGING) as target:
+        if (change.folder / PATCH).is_file():
+            _rebuild(change, target)
+        else:
+            _copy_parent(change, target)
+        verify(target, digest)
+    if out is not None:
+        return {"out": str(out), "digest": digest, "verified": True, "change": str(folder)}
+    _exchange(change.folder)
+    moved = str(change.folder / REVERTED)
+    return {"out": str(change.folder), "digest": digest, "verified": True, "change": moved}
+
+
+def read_tensors(files: Iterable[Path]) -> dict[str, Tensor]:
+    """All tensors of some safetensors files."""
+    return {name: tensor for file in files for name, tensor in load_file(file).items()}
+
+
+def _rebuild(change: Change, target: Path) -> None:
+    """Undo the exclusive or, file by file, so that no more than one file is in memory."""
+    patch = load_file(change.folder / PATCH)
+    for file in change.folder.iterdir():
+        if file.is_file() and file.name not in (MANIFEST, PATCH) and not file.name.startswith("."):
+            if file.suffix == ".safetensors":
+                new = load_file(file)
+                old = apply_xor(new, {name: patch[name] for name in new if name in patch})
+                save_file({**new, **old}, target / file.name, metadata={"format": "pt"})
+            else:
+                shutil.copyfile(file, target / file.name)
+
+
+def _copy_parent(change: Change, target: Path) -> None:
+    parent = Path(change.manifest["parent"]["path"])
+    if not parent.is_dir():
+        raise ExpungeError(
+            "E-MODEL-001",
+            f"The original of this change is not at {parent}.",
+            "the folder the change was made from, which the change never touched.",
+            "Put it back there.",
+        )
+    for file in parent.iterdir():
+        if file.is_file() and file.name != MANIFEST and not file.name.startswith("."):
+            shutil.copyfile(file, target / file.name)
+
+
+def _exchange(folder: Path) -> None:
+    """Move the change aside and the original in, the manifest first: no half state counts."""
+    aside = folder / REVERTED
+    aside.mkdir()
+    (folder / MANIFEST).replace(aside / MANIFEST)
+    for file in sorted(folder.iterdir()):
+        if file.is_file() and not file.name.startswith("."):
+            file.replace(aside / file.name)
+    for file in sorted((folder / STAGING).iterdir()):
+        file.replace(folder / file.name)
+    (folder / STAGING).rmdir()

@@ -1,0 +1,321 @@
+"""Everything that can be known to be wrong before weights load, all at once.
+
+Tokenizers are opened, weights are not: of a weight file only the header is read.
+"""
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+from expunge.core.errors import ExpungeError, Problems, nearest
+from expunge.core.params import GradientParams
+from expunge.core.paths import free_disk
+from expunge.core.registry import methods
+from expunge.data.encode import Encoded, Encoder
+from expunge.data.jsonl import read_rows
+from expunge.data.retain import choose_retain
+from expunge.engine import rates
+from expunge.engine.change import read_manifest
+from expunge.engine.estimate import Work, estimate, shape
+from expunge.engine.levels import StopAt
+from expunge.engine.plan import Plan
+from expunge.lm.folder import Folder, inspect_folder
+from expunge.lm.load import load_tokenizer
+from expunge.requests.rows import Row, check_roles
+
+Rows = str | Path | Sequence[Row]
+Answer = TypeVar("Answer")
+LONGEST_LIST = 20
+
+
+@dataclass(slots=True)
+class Report:
+    """What a check found.
+
+    Attributes:
+        problems: Everything that stands in the way, in the order found.
+        estimate: ``seconds``, ``memory_bytes``, ``disk_bytes`` the run will need.
+        resolved: What ``auto`` and the defaults stand for.
+        plan: The resolved request, when nothing stands in the way.
+    """
+
+    problems: list[ExpungeError] = field(default_factory=list)
+    estimate: dict[str, float] = field(default_factory=dict)
+    resolved: dict[str, Any] = field(default_factory=dict)
+    plan: Plan | None = None
+
+    def attempt(self, call: Callable[[], Answer]) -> Answer | None:
+        """The answer of ``call``, or None with its problems collected."""
+        try:
+            return call()
+        except Problems as several:
+            self.problems += several.problems
+        except ExpungeError as one:
+            self.problems.append(one)
+        return None
+
+
+def check_forget(
+    model: str | Path,
+    forget: Rows,
+    retain: Rows | None = None,
+    *,
+    neighbour: Rows | None = None,
+    holdout: Rows | None = None,
+    reference: str | Path | None = None,
+    method: str = "npo",
+    params: Mapping[str, Any] | None = None,
+    wrappers: Sequence[str] = (),
+    adapter: str | None = None,
+    utility_budget: float | None = None,
+    max_minutes: float | None = None,
+    stop_at: str = "placebo",
+    seed: int = 0,
+    out: str | Path | None = None,
+) -> Report:
+    """Validate what `expunge.engine.run.forget` would be asked; same arguments.
+
+    Returns:
+        The report; its ``plan`` is None when anything is wrong.
+    """
+    report = Report()
+    given = {"forget": forget, "retain": retain, "neighbour": neighbour, "holdout": holdout}
+    rows = read_roles(report, given)
+    has_messages = any(row.messages is not None for part in rows.values() for row in part)
+    folder = inspect_folder(model, messages=has_messages, adapter=adapter is not None)
+    report.problems += folder.problems
+    settings = report.attempt(lambda: _params(method, params or {}))
+    level = report.attempt(lambda: StopAt.parse(stop_at))
+    report.problems += _wrong_options(wrappers, adapter, level, reference, out)
+    if reference is not None:
+        report.problems += inspect_folder(reference).problems
+    if settings is not None and settings.lora_targets and adapter:
+        report.problems += _missing_targets(folder, settings.lora_targets)
+    if report.problems or settings is None or level is None or out is None:
+        return report
+    kept, origin = choose_retain(rows.get("retain", []), rows.get("holdout", []))
+    plan = Plan(
+        folder=folder,
+        method=methods.card(method).id,
+        params=settings,
+        rows={**rows, "retain": kept},
+        retain_origin=origin,
+        reference=Path(reference) if reference else None,
+        wrappers=tuple(wrappers),
+        adapter=adapter,
+        utility_budget=utility_budget,
+        max_minutes=max_minutes,
+        stop_at=level,
+        seed=seed,
+        out=Path(out),
+    )
+    encoded = encode_roles(report, folder, plan.rows)
+    if not report.problems:
+        report.estimate, report.resolved = _needs(plan, encoded)
+        report.problems += _too_large(report.estimate, Path(out))
+        report.plan = None if report.problems else plan
+    return report
+
+
+def read_roles(report: Report, given: Mapping[str, Rows | None]) -> dict[str, list[Row]]:
+    """Read every role that is given and check the roles against one another."""
+    rows: dict[str, list[Row]] = {}
+    for role, source in given.items():
+        if isinstance(source, str | Path):
+            found = report.attempt(lambda s=source, r=role: read_rows(s, r))  # type: ignore[misc]
+        else:
+            found = None if source is None else list(source)
+        if found is not None:
+            rows[role] = found
+    if not report.problems:
+        report.problems += check_roles(**rows)
+    return rows
+
+
+def encode_roles(
+    report: Report, folder: Folder, rows: Mapping[str, Sequence[Row]]
+) -> dict[str, list[Encoded]]:
+    """Tokenise every row, so that rows too long or with nothing to learn are found."""
+    tokenizer = report.attempt(lambda: load_tokenizer(folder))
+    if tokenizer is None:
+        return {}
+    encoder = Encoder(tokenizer, folder.positions or 1 << 30)
+    encoded: dict[str, list[Encoded]] = {}
+    for role, part in rows.items():
+        encoded[role] = []
+        for index, row in enumerate(part):
+            for turn in (row.training, *row.turns[1:]):
+                item = report.attempt(lambda t=turn, i=index: encoder.encode(t, row=i))  # type: ignore[misc]
+                if item is not None:
+                    encoded[role].append(item)
+            if len(report.problems) >= LONGEST_LIST:
+                return encoded
+    return encoded
+
+
+def _params(method: str, overrides: Mapping[str, Any]) -> GradientParams:
+    card = methods.card(method)
+    if card.kind == "wrapper":
+        raise ExpungeError(
+            "E-USE-006",
+            f"{card.id} is a wrapper, not a method.",
+            "a method, and wrappers by --with.",
+            f"Use --method npo --with {card.id}.",
+        )
+    params: GradientParams = methods.params(method, overrides)
+    return params
+
+
+def _wrong_options(
+    wrappers: Sequence[str],
+    adapter: str | None,
+    stop_at: StopAt | None,
+    reference: str | Path | None,
+    out: str | Path | None,
+) -> list[ExpungeError]:
+    problems = [problem for name in wrappers if (problem := _wrong_wrapper(name)) is not None]
+    if adapter not in (None, "lora"):
+        problems.append(
+            ExpungeError("E-USE-003", f"--adapter {adapter}.", "lora.", "Use --adapter lora.")
+        )
+    if stop_at is not None and stop_at.kind == "reference" and reference is None:
+        problems.append(
+            ExpungeError(
+                "E-USE-007",
+                "--stop-at reference without a reference model.",
+                "--reference DIR, a model retrained without the forget rows.",
+                "Give it, or use --stop-at placebo.",
+            )
+        )
+    if out is None:
+        problems.append(
+            ExpungeError("E-USE-007", "no --out.", "a folder for the result.", "Give --out DIR.")
+        )
+    elif (problem := occupied(Path(out))) is not None:
+        problems.append(problem)
+    return problems
+
+
+def _wrong_wrapper(text: str) -> ExpungeError | None:
+    known = [card.id for card in methods.cards() if card.kind == "wrapper"]
+    name = text.partition(":")[0].replace("_", "-")
+    if name in known:
+        return None
+    return ExpungeError(
+        "E-USE-001",
+        f"There is no wrapper {name!r}.",
+        "one of the installed wrappers.",
+        nearest(name, known) if known else "No wrapper is installed: leave --with out.",
+    )
+
+
+def occupied(out: Path) -> ExpungeError | None:
+    """Why ``out`` cannot be written to: a file, or a folder with somebody else's things."""
+    if out.is_file():
+        return ExpungeError(
+            "E-USE-004", f"{out} is a file.", "a folder.", "Name another --out, or delete it."
+        )
+    if not out.is_dir():
+        return None
+    here = {entry.name for entry in out.iterdir()} - {".lock"}
+    if not here or ".run" in here:
+        return None
+    try:
+        if read_manifest(out) is not None:
+            return None
+    except ExpungeError as error:
+        return error
+    return ExpungeError(
+        "E-USE-004",
+        f"{out} holds other files ({', '.join(sorted(here)[:3])}).",
+        "an empty folder, or one this command has written.",
+        "Name another --out.",
+    )
+
+
+def _missing_targets(folder: Folder, targets: Sequence[str]) -> list[ExpungeError]:
+    names = {name.removesuffix(".weight") for name in folder.tensors}
+    linears = {name.rpartition(".")[2] for name in names}
+    return [
+        ExpungeError(
+            "E-MODEL-008",
+            f"No module of the model ends in {target!r}.",
+            "names of linear modules, such as q_proj or mlp.down_proj.",
+            nearest(target, linears),
+        )
+        for target in targets
+        if not any(name == target or name.endswith(f".{target}") for name in names)
+    ]
+
+
+def _needs(
+    plan: Plan, encoded: Mapping[str, Sequence[Encoded]]
+) -> tuple[dict[str, float], dict[str, Any]]:
+    params, folder = plan.params, plan.folder
+    size = params.batch_size * params.accumulation
+    per_epoch = -(-len(plan.rows["forget"]) // size)
+    steps = rates.run_length(params, per_epoch, folder.parameters)
+    blocks, width, vocabulary = shape(folder.config)
+    rows = min(size, len(plan.rows["forget"])), size if params.retain_term != "none" else 0
+    means = [_mean_lengths(encoded.get(role, ())) for role in ("forget", "retain")]
+    adapter_size = 2 * params.lora_r * blocks * 9 * width
+    work = Work(
+        parameters=folder.parameters,
+        trained=adapter_size if plan.adapter else folder.parameters,
+        blocks=blocks,
+        width=width,
+        vocabulary=vocabulary,
+        steps=steps,
+        tokens=int(sum(n * mean[0] for n, mean in zip(rows, means, strict=True))),
+        supervised=int(sum(n * mean[1] for n, mean in zip(rows, means, strict=True))),
+        measured=int(60 * min(200, len(plan.rows["forget"])) * means[0][0]),
+        stored=folder.bytes,
+        live_anchor=params.retain_term in ("kl", "mse") and not plan.adapter,
+    )
+    resolved = {
+        "method": plan.method,
+        "lr": rates.learning_rate(params, folder.parameters, adapter=bool(plan.adapter)),
+        "steps": steps,
+        "warmup": rates.warmup_steps(params, per_epoch, steps),
+        "rows": {role: len(part) for role, part in plan.rows.items()},
+        "retain_rows": plan.retain_origin,
+        "parameters": folder.parameters,
+    }
+    return estimate(work), resolved
+
+
+def _mean_lengths(items: Sequence[Encoded]) -> tuple[float, float]:
+    if not items:
+        return 0.0, 0.0
+    return (
+        sum(len(item.ids) for item in items) / len(items),
+        sum(len(item.spans) for item in items) / len(items),
+    )
+
+
+def _too_large(needs: Mapping[str, float], out: Path) -> list[ExpungeError]:
+    problems = []
+    free = free_disk(out)
+    if needs["disk_bytes"] > free:
+        problems.append(
+            ExpungeError(
+                "E-REQ-002",
+                f"{free / 1e9:.1f} GB are free where {out} lies.",
+                f"{needs['disk_bytes'] / 1e9:.1f} GB for the result, its way back and checkpoints.",
+                "Free some space, name another --out, or use --adapter lora.",
+            )
+        )
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    if needs["memory_bytes"] > memory:
+        problems.append(
+            ExpungeError(
+                "E-REQ-003",
+                f"This machine has {memory / 1e9:.1f} GB of memory.",
+                f"about {needs['memory_bytes'] / 1e9:.1f} GB.",
+                "Use --adapter lora, a smaller --set batch_size with --set accumulation, or a "
+                "larger machine.",
+            )
+        )
+    return problems

@@ -1,0 +1,81 @@
+"""Forward passes as the engine needs them: logits only where something is predicted."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from expunge.lm.scoring import masked_logits
+
+
+@dataclass(frozen=True, slots=True)
+class Inputs:
+    """One right-padded batch and the positions whose next token is scored.
+
+    Attributes:
+        input_ids: [B, T].
+        attention_mask: [B, T], from true lengths.
+        keep: [B, T] bool, true where the position *predicts* a scored token.
+        targets: [N], the scored tokens in row-major order of ``keep``.
+        items: [B], index of each row in its view's data set.
+    """
+
+    input_ids: Tensor
+    attention_mask: Tensor
+    keep: Tensor
+    targets: Tensor
+    items: Tensor
+
+    @classmethod
+    def from_labels(
+        cls, input_ids: Tensor, attention_mask: Tensor, labels: Tensor, items: Tensor
+    ) -> "Inputs":
+        """Build from labels [B, T] with -100 where nothing is supervised."""
+        keep = torch.zeros_like(labels, dtype=torch.bool)
+        keep[:, :-1] = labels[:, 1:] != -100
+        return cls(input_ids, attention_mask, keep, labels[:, 1:][keep[:, :-1]], items)
+
+    @property
+    def batch_row(self) -> Tensor:
+        """[N], the row inside the batch of each scored token."""
+        rows = torch.arange(len(self.keep), device=self.keep.device)
+        return rows[:, None].expand_as(self.keep)[self.keep]
+
+    @property
+    def tokens(self) -> int:
+        """Size of the padded rectangle."""
+        return self.input_ids.numel()
+
+
+def packed_logits(model: Callable[..., Any], inputs: Inputs) -> Tensor:
+    """Logits at the predicting positions.
+
+    Anything with the call signature of a causal language model will do; only real modules are
+    spared the projection at the other positions.
+
+    Returns:
+        [N, V] in at least float32 (float64 models keep theirs).
+    """
+    if isinstance(model, nn.Module):
+        return masked_logits(model, inputs.input_ids, inputs.attention_mask, inputs.keep)
+    answered = model(input_ids=inputs.input_ids, attention_mask=inputs.attention_mask)
+    logits: Tensor = answered.logits[inputs.keep]
+    return logits if logits.dtype == torch.float64 else logits.float()
+
+
+def stack(parts: list[Inputs], pad_id: int = 0) -> Inputs:
+    """Put several batches into one, padded on the right to the longest."""
+    length = max(part.input_ids.shape[1] for part in parts)
+
+    def widen(tensor: Tensor, value: int | bool) -> Tensor:
+        return torch.nn.functional.pad(tensor, (0, length - tensor.shape[1]), value=value)
+
+    return Inputs(
+        torch.cat([widen(part.input_ids, pad_id) for part in parts]),
+        torch.cat([widen(part.attention_mask, 0) for part in parts]),
+        torch.cat([widen(part.keep, False) for part in parts]),
+        torch.cat([part.targets for part in parts]),
+        torch.cat([part.items for part in parts]),
+    )

@@ -1,0 +1,197 @@
+"""The gradient of one optimiser step, exact for every cut into micro-batches and processes."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from expunge.core.rng import generator
+from expunge.engine.datasets import Datasets
+from expunge.engine.forward import Inputs
+from expunge.engine.mean import Mean
+from expunge.engine.method import GradientMethod
+from expunge.engine.slots.sample import Draw, Sampler
+from expunge.engine.sources import Counting, Joint
+from expunge.engine.step import Step
+from expunge.engine.task import Task
+from expunge.engine.view import Source, View
+
+TERMS = ("forget", "retain")
+
+
+@dataclass(frozen=True, slots=True)
+class World:
+    """Which process this is, of how many."""
+
+    rank: int = 0
+    size: int = 1
+
+    def total(self, values: Tensor) -> Tensor:
+        """The sum of ``values`` over all processes."""
+        if self.size > 1:
+            dist.all_reduce(values)
+        return values
+
+
+class StepGradient:
+    """Leaves the gradient of one optimiser step on the model.
+
+    The step's rows are cut into ``accumulation`` micro-batches. Each term's numerator is divided
+    by the denominator of the whole step over all processes, so the cut changes nothing.
+    """
+
+    def __init__(
+        self,
+        method: GradientMethod,
+        task: Task,
+        datasets: Datasets,
+        sampler: Sampler,
+        anchor: Callable[[str], Source] | None,
+        *,
+        steps: int,
+        world: World | None = None,
+    ) -> None:
+        self.method, self.task, self.datasets = method, task, datasets
+        self.sampler, self._anchor, self._steps = sampler, anchor, steps
+        self.world = world or World()
+
+    def __call__(
+        self, model: nn.Module, index: int, backward: Callable[[Tensor], Any]
+    ) -> dict[str, float]:
+        """Run step ``index`` and return the value of each term (over the whole step)."""
+        draw = self.sampler.draw(index).share(self.world.rank, self.world.size)
+        chunks = self._chunks(draw)
+        totals = self._denominators(chunks)
+        if self.method.combine is None:
+            values = self._joint(model, draw, chunks, totals, backward)
+        else:
+            values = self._separate(model, draw, chunks, totals, backward)
+        self._reduce(model)
+        return values
+
+    def _chunks(self, draw: Draw) -> list[dict[str, Inputs]]:
+        count = self.method.params.accumulation
+        made = []
+        for part in range(count):
+            piece = draw.chunk(part, count)
+            views = {name: self.datasets.inputs(name, piece) for name in self.method.views}
+            present = {name: inputs for name, inputs in views.items() if inputs is not None}
+            if present:
+                made.append(present)
+        return made
+
+    def _joint(
+        self,
+        model: nn.Module,
+        draw: Draw,
+        chunks: Sequence[dict[str, Inputs]],
+        totals: Sequence[float | None],
+        backward: Callable[[Tensor], Any],
+    ) -> dict[str, float]:
+        sums = dict.fromkeys(TERMS, 0.0)
+        weights = self._weights()
+        for views in chunks:
+            step = self._step(views, Joint(model, list(views.values())), draw)
+            loss: Tensor | None = None
+            for name, total in zip(TERMS, totals, strict=True):
+                part = self._share(self._term(name, step), total)
+                if part is not None:
+                    sums[name] += float(part.detach())
+                    loss = weights[name] * part if loss is None else loss + weights[name] * part
+            if loss is not None:
+                backward(loss)
+        return self._values(sums)
+
+    def _separate(
+        self,
+        model: nn.Module,
+        draw: Draw,
+        chunks: Sequence[dict[str, Inputs]],
+        totals: Sequence[float | None],
+        backward: Callable[[Tensor], Any],
+    ) -> dict[str, float]:
+        assert self.method.combine is not None  # noqa: S101
+        parameters = [p for p in model.parameters() if p.requires_grad]
+        gradients: dict[str, list[Tensor]] = {}
+        sums = dict.fromkeys(TERMS, 0.0)
+        for name, total in zip(TERMS, totals, strict=True):
+            for views in chunks:
+                step = self._step(views, Joint(model, []), draw)
+                part = self._share(self._term(name, step), total)
+                if part is not None:
+                    sums[name] += float(part.detach())
+                    backward(part)
+            gradients[name] = [
+                torch.zeros_like(p) if p.grad is None else p.grad.clone() for p in parameters
+            ]
+            for gradient in gradients[name]:
+                self.world.total(gradient)
+            model.zero_grad()
+        combined = self.method.combine(gradients, self.task.state, self.method.params)
+        for parameter, gradient in zip(parameters, combined, strict=True):
+            parameter.grad = gradient
+        return self._values(sums)
+
+    def _step(self, views: dict[str, Inputs], source: Source, draw: Draw) -> Step:
+        made = {
+            name: View(inputs, source, self._anchor and _later(self._anchor, name))
+            for name, inputs in views.items()
+        }
+        return Step(
+            made,
+            progress=draw.step / self._steps,
+            rng=generator(self.task.seed, "step", draw.step),
+            state=self.task.state,
+        )
+
+    def _term(self, name: str, step: Step) -> Mean | None:
+        term = self.method.forget if name == "forget" else self.method.retain
+        return term(step, self.method.params)
+
+    def _weights(self) -> dict[str, float]:
+        params = self.method.params
+        return {"forget": params.forget_weight, "retain": params.retain_weight}
+
+    def _denominators(self, chunks: Sequence[dict[str, Inputs]]) -> list[float | None]:
+        """The whole step's denominator of each term; None where one micro-batch is the step."""
+        if len(chunks) == 1 and self.world.size == 1:
+            return [None] * len(TERMS)
+        config = self.task.model.config.get_text_config()
+        zeros = Counting(config.vocab_size, config.hidden_size)
+        totals = torch.zeros(len(TERMS), dtype=torch.float64)
+        with torch.no_grad():
+            for views in chunks:
+                step = Step(
+                    {n: View(i, zeros, lambda: zeros) for n, i in views.items()},
+                    state=dict(self.task.state),
+                )
+                for place, name in enumerate(TERMS):
+                    counted = self._term(name, step)
+                    totals[place] += 0.0 if counted is None else float(counted.den)
+        return [float(total) for total in self.world.total(totals)]
+
+    @staticmethod
+    def _share(term: Mean | None, total: float | None) -> Tensor | None:
+        if term is None or total == 0:
+            return None
+        return term.value if total is None else term.num / total
+
+    def _values(self, sums: dict[str, float]) -> dict[str, float]:
+        totals = self.world.total(torch.tensor([sums[name] for name in TERMS], dtype=torch.float64))
+        return dict(zip(TERMS, totals.tolist(), strict=True))
+
+    def _reduce(self, model: nn.Module) -> None:
+        if self.world.size == 1 or self.method.combine is not None:
+            return
+        for parameter in model.parameters():
+            if parameter.requires_grad:
+                if parameter.grad is None:
+                    parameter.grad = torch.zeros_like(parameter)
+                self.world.total(parameter.grad)
+
+
+def _later(anchor: Callable[[str], Source], name: str) -> Callable[[], Source]:
+    return lambda: anchor(name)

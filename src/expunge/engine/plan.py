@@ -1,0 +1,75 @@
+"""A request to forget, read and resolved, before any weights load (no torch)."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from expunge.core.canonical import digest
+from expunge.core.params import GradientParams
+from expunge.engine.levels import StopAt
+from expunge.lm.folder import Folder
+from expunge.requests.rows import Row
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """Everything a run depends on.
+
+    Attributes:
+        folder: The model to change.
+        method: Id of the method.
+        params: Its parameters, resolved.
+        rows: Role -> rows.
+        retain_origin: ``given``, ``holdout`` or ``bundled``.
+        reference: Folder of the retrained reference, for ``--stop-at reference``.
+        wrappers: ``WRAPPER[:value]``, in order.
+        adapter: ``lora`` or None.
+        utility_budget: Largest relative fall of retain accuracy, or None.
+        max_minutes: Longest training time, or None.
+        stop_at: Level that ends the run.
+        seed: Seed of the run.
+        out: Folder of the change.
+    """
+
+    folder: Folder
+    method: str
+    params: GradientParams
+    rows: Mapping[str, Sequence[Row]]
+    retain_origin: str
+    reference: Path | None
+    wrappers: Sequence[str]
+    adapter: str | None
+    utility_budget: float | None
+    max_minutes: float | None
+    stop_at: StopAt
+    seed: int
+    out: Path
+
+    @cached_property
+    def data(self) -> dict[str, dict[str, Any]]:
+        """Role -> number of rows and hash of their content."""
+        return {
+            role: {"rows": len(rows), "digest": digest([row.as_dict() for row in rows])}
+            for role, rows in self.rows.items()
+            if rows
+        }
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Two runs with equal fingerprints give the same weights."""
+        return digest(
+            {
+                "parent": self.folder.digest,
+                "method": self.method,
+                "params": asdict(self.params),
+                "data": self.data,
+                "reference": str(self.reference) if self.reference else None,
+                "wrappers": list(self.wrappers),
+                "adapter": self.adapter,
+                "utility_budget": self.utility_budget,
+                "stop_at": asdict(self.stop_at),
+                "seed": self.seed,
+            }
+        )

@@ -1,0 +1,53 @@
+"""What ``auto`` stands for: learning rate, length of the run, warm-up (no torch).
+
+The cards' rates are those of models of 0.5B parameters and more; at 1M parameters they do nothing
+in the papers' number of steps, so both grow as the model shrinks.
+"""
+
+from expunge.core.params import GradientParams, describe
+
+FULL_SIZE = 500_000_000
+"""Parameters from which the cards' own values hold."""
+
+EXPONENT = 0.37
+"""Rate at size n: card's rate * (FULL_SIZE / n) ** EXPONENT, 10 times the card's at 1M."""
+
+ADAPTER_FACTOR = 10.0
+"""Adapters start at zero and take ten times the rate of full weights (INFERRED)."""
+
+SMALL_MODEL_STEPS = 240
+"""Shortest run below FULL_SIZE; the stop level usually ends it earlier."""
+
+DEFAULT_EPOCHS = 10
+
+
+def learning_rate(params: GradientParams, parameters: int, *, adapter: bool) -> float:
+    """The learning rate of a run.
+
+    Args:
+        params: The method's parameters; a number in ``lr`` is taken as it is.
+        parameters: Size of the model.
+        adapter: Whether only an adapter is trained.
+    """
+    if params.lr != "auto":
+        return float(params.lr)
+    card = describe(type(params))["lr"]["paper"]
+    size = max(1.0, FULL_SIZE / max(parameters, 1)) ** EXPONENT
+    return float(f"{card * size * (ADAPTER_FACTOR if adapter else 1.0):.2g}")
+
+
+def run_length(params: GradientParams, steps_per_epoch: int, parameters: int) -> int:
+    """Number of optimiser steps: ``max_steps``, else ``epochs``, else by the model's size."""
+    if params.max_steps is not None:
+        return params.max_steps
+    if params.epochs is not None:
+        return params.epochs * steps_per_epoch
+    steps = DEFAULT_EPOCHS * steps_per_epoch
+    return steps if parameters >= FULL_SIZE else max(steps, SMALL_MODEL_STEPS)
+
+
+def warmup_steps(params: GradientParams, steps_per_epoch: int, steps: int) -> int:
+    """Warm-up: as given, else one epoch, at most a tenth of the run."""
+    if params.warmup != "auto":
+        return int(params.warmup)
+    return min(steps_per_epoch, max(1, steps // 10))

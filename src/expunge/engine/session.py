@@ -1,0 +1,220 @@
+"""One training session of a gradient method: from a loaded model to changed weights."""
+
+import math
+import random
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from copy import deepcopy
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy
+import torch
+from peft import LoraConfig, get_peft_model
+from torch import nn
+from transformers import PreTrainedModel
+from transformers.pytorch_utils import Conv1D
+
+from expunge.core.events import progress
+from expunge.core.registry import methods
+from expunge.core.rng import derive
+from expunge.engine import checkpoints, rates
+from expunge.engine.datasets import Datasets
+from expunge.engine.gradient import StepGradient, World
+from expunge.engine.levels import StopLevel
+from expunge.engine.masks import AppliedMask
+from expunge.engine.measure import Level, level, sample_items
+from expunge.engine.method import GradientMethod
+from expunge.engine.plan import Plan
+from expunge.engine.slots.stop import Measured
+from expunge.engine.sources import Cached, Frozen, cache_anchor
+from expunge.engine.task import Task
+from expunge.engine.trainer import Conductor, UnlearningTrainer, arguments, restore_cache_flag
+from expunge.engine.view import Source
+from expunge.lm.arch import Slots
+from expunge.lm.hooks import without_dropout
+from expunge.lm.subject import Subject
+
+MEASUREMENTS = 60
+"""The forget level is measured this often over a full-length run."""
+
+
+@dataclass(frozen=True, slots=True)
+class Trained:
+    """What a session ends with.
+
+    Attributes:
+        model: The changed model (with its adapter, if there is one), in evaluation mode.
+        steps: Optimiser steps done.
+        resumed_from: Step of the checkpoint the session started from, 0 for a fresh start.
+        stopped_by: ``steps``, ``level``, ``method`` or ``max-minutes``.
+        lr: Learning rate used.
+        planned: Steps planned.
+        history: What was measured on the way.
+    """
+
+    model: nn.Module
+    steps: int
+    resumed_from: int
+    stopped_by: str
+    lr: float
+    planned: int
+    history: list[Measured]
+
+
+class Session:
+    """Builds everything a run needs and trains.
+
+    Args:
+        plan: The request.
+        subject: The original, loaded; its model is changed in place.
+        run: Folder for checkpoints.
+    """
+
+    def __init__(self, plan: Plan, subject: Subject, run: Path) -> None:
+        self.plan, self.subject, self.run = plan, subject, run
+        module = methods.load(plan.method)
+        self.method = GradientMethod.assemble(module, plan.params)
+        self.model: nn.Module = subject.model
+        task = Task(
+            model=subject.model,
+            tokenizer=subject.tokenizer,
+            encoder=subject.encoder,
+            roles=plan.rows,
+            seed=plan.seed,
+        )
+        selection = self.method.select(task, plan.params)
+        chosen = [task.forget[index] for index in selection.forget]
+        self.task = replace(task, roles={**plan.rows, "forget": chosen})
+        self.datasets = Datasets(
+            self.task,
+            fixed_refusal=bool(getattr(plan.params, "legacy_fixed_refusal", False)),
+            device=str(subject.model.device),
+        )
+        self._forget = sample_items(self.datasets, "forget", plan.seed)
+        self._retain = sample_items(self.datasets, "retain", plan.seed)
+
+    def levels(self) -> tuple[Level, Level]:
+        """Forget and retain level of the model as it is now."""
+        with without_dropout(self.model):
+            return (
+                level(self.model, self.datasets, self._forget),
+                level(self.model, self.datasets, self._retain),
+            )
+
+    def train(self, stop: StopLevel | None) -> Trained:
+        """Train until the stop level, the last step, or the end of the time allowed."""
+        plan, params = self.plan, self.plan.params
+        if plan.adapter:
+            self.model = _with_adapter(self.subject.model, params, plan.seed)
+        if self.method.prepare is not None:
+            self.method.prepare(self.task, params)
+        sampler = self.method.sample(self.task, params)
+        size = plan.folder.parameters
+        steps = rates.run_length(params, sampler.steps_per_epoch, size)
+        lr = rates.learning_rate(params, size, adapter=bool(plan.adapter))
+        warmup = rates.warmup_steps(params, sampler.steps_per_epoch, steps)
+        args = arguments(
+            self.run, steps=steps, lr=lr, warmup=warmup, weight_decay=params.weight_decay,
+            seed=plan.seed, use_cpu=not torch.cuda.is_available(),
+        )  # fmt: skip
+        start = checkpoints.newest(self.run)
+        checkpoints.discard_after(self.run, start)
+        if start is not None:
+            self.task.state.update(checkpoints.state_of(start))
+        mask = AppliedMask(self.model, self.method.mask(self.model, self.task, params))
+        use_cache = self.subject.model.config.use_cache
+        with (
+            without_dropout(self.model),
+            isolated_randomness(),
+            progress(plan.method, steps) as bar,
+        ):
+            anchor = self._anchor()
+            world = World(args.process_index, args.world_size)
+            gradient = StepGradient(
+                self.method, self.task, self.datasets, sampler, anchor, steps=steps, world=world
+            )
+            conductor = Conductor(
+                run=self.run, gradient=gradient, mask=mask, progress=bar, measure=self._measured,
+                is_enough=self._is_enough(stop), deadline=self._deadline(),
+                measure_every=max(1, steps // MEASUREMENTS),
+            )  # fmt: skip
+            trainer = UnlearningTrainer(self.model, gradient, mask, args, [conductor])
+            conductor.bind(trainer)
+            done = checkpoints.step_of(start) if start else 0
+            bar.advance(done, text="resuming" if done else "")
+            trainer.train(resume_from_checkpoint=str(start) if start else None)
+        restore_cache_flag(self.subject.model, use_cache)
+        self.model.eval()
+        return Trained(
+            model=self.model, steps=trainer.state.global_step, resumed_from=done,
+            stopped_by=conductor.stopped_by or "steps", lr=lr, planned=steps,
+            history=conductor.history,
+        )  # fmt: skip
+
+    def _anchor(self) -> Callable[[str], Source] | None:
+        if not any(need.startswith("anchor") for need in self.method.needs):
+            return None
+        adapted = self.plan.adapter is not None
+        switch: Any = self.model.disable_adapter if adapted else nullcontext
+        live = Frozen(self.model, switch)
+        cached = {
+            role: cache_anchor(live, self.datasets, role)
+            for role in ("forget",)
+            if "anchor" in self.method.needs
+        }
+        keep: Frozen | None = live if adapted else None
+        if not adapted and "anchor-live" in self.method.needs:
+            keep = Frozen(deepcopy(self.model).requires_grad_(False))
+        sources: dict[str, Source] = {r: Cached(values, keep) for r, values in cached.items()}
+        return lambda view: sources.get(view) or keep or Cached({})
+
+    def _measured(self, step: int, terms: dict[str, float]) -> Measured:
+        found = level(self.model, self.datasets, self._forget)
+        return Measured(step, found.nll, dict(terms))
+
+    def _is_enough(self, stop: StopLevel | None) -> Callable[[list[Measured]], str]:
+        def decide(history: list[Measured]) -> str:
+            if stop is not None and history[-1].forget_nll >= stop.nll:
+                return "level"
+            return "method" if self.method.stop(history, self.plan.params) else ""
+
+        return decide
+
+    def _deadline(self) -> float | None:
+        minutes = self.plan.max_minutes
+        return None if minutes is None else time.monotonic() + 60 * minutes
+
+
+@contextmanager
+def isolated_randomness() -> Iterator[None]:
+    """Give back the global random states that Trainer seeds."""
+    python, arrays = random.getstate(), numpy.random.get_state()
+    with torch.random.fork_rng():
+        yield
+    random.setstate(python)
+    numpy.random.set_state(arrays)
+
+
+def is_finite(levels: tuple[Level, Level]) -> bool:
+    """Whether a model's levels are numbers (a missing role's are not, and do not count)."""
+    return not math.isinf(sum(one.nll for one in levels if not math.isnan(one.accuracy)))
+
+
+def _with_adapter(model: PreTrainedModel, params: object, seed: int) -> nn.Module:
+    names = getattr(params, "lora_targets", None) or Slots(model).linears()
+    transposed = any(isinstance(module, Conv1D) for module in model.modules())
+    config = LoraConfig(
+        r=params.lora_r,  # type: ignore[attr-defined]
+        lora_alpha=int(params.lora_alpha),  # type: ignore[attr-defined]
+        lora_dropout=params.lora_dropout,  # type: ignore[attr-defined]
+        target_modules=list(names),
+        task_type="CAUSAL_LM",
+        fan_in_fan_out=transposed,
+    )
+    with torch.random.fork_rng():
+        torch.manual_seed(derive(seed, "adapter"))
+        adapted: nn.Module = get_peft_model(model, config)
+    return adapted

@@ -1,0 +1,50 @@
+"""Retain terms: what keeps the rest of the model in place (methods, section 0, RET)."""
+
+from torch.nn import functional
+
+from expunge.core.params import GradientParams
+from expunge.engine.mean import Mean, mean_of
+from expunge.engine.step import Step
+
+
+def none(step: Step, params: GradientParams) -> None:
+    """No retain term."""
+
+
+def nll(step: Step, params: GradientParams) -> Mean:
+    """Token-mean negative log-likelihood of the retain answers."""
+    return step.retain.nll
+
+
+def kl(step: Step, params: GradientParams) -> Mean:
+    """``KL(anchor || model)`` per position, over the positions of ``params.kl_scope``."""
+    view = step.retain.over(params.kl_scope)
+    model = functional.log_softmax(view.logits, -1)
+    anchor = functional.log_softmax(view.anchor.logits, -1)
+    return mean_of(functional.kl_div(model, anchor, reduction="none", log_target=True).sum(-1))
+
+
+def mse(step: Step, params: GradientParams) -> Mean:
+    """Mean squared distance of hidden states to the anchor's, over real positions and channels.
+
+    The layer is the first of ``params.layers``, or the middle block's.
+    """
+    layer = params.layers[0] if params.layers else -2
+    view = step.retain
+    real = view.inputs.attention_mask.bool()
+    return mean_of((view.hidden(layer)[real] - view.anchor.hidden(layer)[real]) ** 2)
+
+
+SHARED = {"none": none, "nll": nll, "kl": kl, "mse": mse}
+
+NEEDS: dict[str, frozenset[str]] = {
+    "none": frozenset(),
+    "nll": frozenset({"retain"}),
+    "kl": frozenset({"retain", "anchor-live"}),
+    "mse": frozenset({"retain", "anchor-live"}),
+}
+
+
+def by_term(step: Step, params: GradientParams) -> Mean | None:
+    """The default slot: the term that ``params.retain_term`` names."""
+    return SHARED[params.retain_term](step, params)

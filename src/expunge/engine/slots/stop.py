@@ -1,0 +1,29 @@
+"""Stop rules: when a run is over before its last step."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from expunge.core.params import GradientParams
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """What was measured at one point of the run.
+
+    Attributes:
+        step: Optimiser steps done.
+        forget_nll: Token-mean negative log-likelihood of all forget rows, nats.
+        terms: Values of the terms at that step.
+    """
+
+    step: int
+    forget_nll: float
+    terms: dict[str, float]
+
+
+def never(history: Sequence[Measured], params: GradientParams) -> bool:
+    """The default: the number of steps (and the level of ``--stop-at``) end the run."""
+    return False
+
+
+SHARED = {"never": never}

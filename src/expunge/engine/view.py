@@ -1,0 +1,129 @@
+"""Named views of a batch: what a loss may ask of one set of rows under one model."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from functools import cached_property
+from typing import Literal, Protocol
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from expunge.engine.forward import Inputs
+from expunge.engine.mean import Mean, mean_of
+
+Scope = Literal["answer", "all_nonpad", "legacy_all"]
+
+
+class Source(Protocol):
+    """Where the numbers of a view come from: the model, the anchor, or a cache of the anchor."""
+
+    def logits(self, inputs: Inputs) -> Tensor:
+        """[N, V] at the predicting positions."""
+        ...
+
+    def token_logp(self, inputs: Inputs) -> Tensor | None:
+        """[N] if it can be had without logits, else None."""
+        ...
+
+    def hidden(self, inputs: Inputs, layer: int) -> Tensor:
+        """[B, T, d], output of block ``layer``."""
+        ...
+
+
+class View:
+    """One named part of a step under one source; every offer is computed once, when asked for.
+
+    All offers are on supervised positions only, except `hidden` and `mask`.
+    """
+
+    def __init__(
+        self, inputs: Inputs, source: Source, anchor: Callable[[], Source] | None = None
+    ) -> None:
+        self.inputs = inputs
+        self._source = source
+        self._anchor = anchor
+
+    @cached_property
+    def logits(self) -> Tensor:
+        """[N, V], at least float32."""
+        return self._source.logits(self.inputs)
+
+    @cached_property
+    def token_logp(self) -> Tensor:
+        """[N], log-probability of each supervised token, nats."""
+        known = self._source.token_logp(self.inputs)
+        if known is not None:
+            return known
+        return -functional.cross_entropy(self.logits, self.labels, reduction="none")
+
+    @cached_property
+    def logp(self) -> Tensor:
+        """[B], summed over each row's supervised tokens, nats."""
+        rows = self.token_logp.new_zeros(len(self.row))
+        return rows.index_add(0, self.inputs.batch_row, self.token_logp)
+
+    @cached_property
+    def lengths(self) -> Tensor:
+        """[B], number of supervised tokens of each row."""
+        return self.mask.sum(1)
+
+    @cached_property
+    def logp_mean(self) -> Tensor:
+        """[B], mean over each row's supervised tokens, nats."""
+        return self.logp / self.lengths.clamp(min=1)
+
+    @property
+    def nll(self) -> Mean:
+        """Token mean of the negative log-probability."""
+        return mean_of(-self.token_logp)
+
+    def hidden(self, layer: int) -> Tensor:
+        """[B, T, d], output of block ``layer`` (negative from the top), padding included."""
+        return self._source.hidden(self.inputs, layer)
+
+    @property
+    def labels(self) -> Tensor:
+        """[N], the supervised tokens."""
+        return self.inputs.targets
+
+    @property
+    def mask(self) -> Tensor:
+        """[B, T] bool, positions that predict a supervised token."""
+        return self.inputs.keep
+
+    @property
+    def row(self) -> Tensor:
+        """[B], index of each row in its data set."""
+        return self.inputs.items
+
+    @cached_property
+    def position(self) -> Tensor:
+        """[N], which supervised token of its row each token is, from 0."""
+        within = self.mask.long().cumsum(1) - 1
+        return within[self.mask]
+
+    @cached_property
+    def anchor(self) -> "View":
+        """The same offers under the frozen anchor, without gradient."""
+        return self._under_anchor(self.inputs)
+
+    def over(self, scope: Scope) -> "View":
+        """This view with other supervised positions (for distribution losses only).
+
+        Args:
+            scope: ``answer`` keeps this view's own; ``all_nonpad`` takes every real position;
+                ``legacy_all`` takes every position, padding included.
+        """
+        if scope == "answer":
+            return self
+        real = self.inputs.attention_mask.bool()
+        keep = real if scope == "all_nonpad" else torch.ones_like(real)
+        shifted = self.inputs.input_ids.roll(-1, dims=1)
+        inputs = replace(self.inputs, keep=keep, targets=shifted[keep])
+        return View(inputs, self._source, self._anchor)
+
+    def _under_anchor(self, inputs: Inputs) -> "View":
+        if self._anchor is None:
+            raise LookupError("this step has no anchor: name 'anchor' in the card's needs")
+        return View(inputs, self._anchor())

@@ -1,0 +1,64 @@
+"""What a model says after it has been rounded to few bits, as operators do before they serve it."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from statistics import fmean
+from typing import Any
+
+from expunge.lm.elicit import elicit, plain, transcript, worst
+from expunge.lm.quantise import identity_rate, quantise_rtn
+from expunge.lm.subject import Scene, Subject
+from expunge.requests.rows import Row
+
+
+@dataclass(frozen=True, slots=True)
+class Compressed:
+    """What was heard from the rounded copy.
+
+    Attributes:
+        per_row: Row id -> leak of the rounded copy.
+        parts: ``rebound``, the mean leak after rounding minus the one before; and, where the
+            original is at hand, ``identity_rate``, the share of weights whose code is the
+            original's. Near 1 the unlearning lies below the grid step.
+        transcript: One entry a row.
+    """
+
+    per_row: Mapping[str, float]
+    parts: Mapping[str, float]
+    transcript: tuple[Mapping[str, Any], ...]
+
+
+def compress_and_ask(
+    subject: Subject, rows: Sequence[Row], scene: Scene, *, bits: int, group: int | None
+) -> Compressed:
+    """Round all linear weights of the blocks of a copy to nearest, then ask plainly.
+
+    Args:
+        subject: The model; it stays as it is.
+        rows: The attacked rows.
+        scene: Seed, answer length and, optionally, the original.
+        bits: Bits of a weight.
+        group: Weights of an output channel that share a step; None for the whole channel.
+    """
+    if not rows:
+        return Compressed({}, {}, ())
+    probes = plain(rows)
+    before = worst(elicit(subject, probes, new_tokens=scene.new_tokens))
+    copy, parts = _merged(subject.copy()), {}
+    if scene.original is not None:
+        original = _merged(scene.original.copy()).model
+        parts["identity_rate"] = fmean(identity_rate(copy.model, original, bits, group).values())
+    quantise_rtn(copy.model, bits, group)
+    heard = elicit(copy, probes, new_tokens=scene.new_tokens)
+    after = worst(heard)
+    parts["rebound"] = fmean(after.values()) - fmean(before.values())
+    return Compressed(after, parts, transcript(heard))
+
+
+def _merged(copy: Subject) -> Subject:
+    """Fold adapters into the weights first, since that is what gets exported and rounded."""
+    from peft import PeftModel
+
+    if isinstance(copy.model, PeftModel):
+        copy.model = copy.model.merge_and_unload()
+    return copy

@@ -1,0 +1,150 @@
+"""Letting a model write, so that only the arguments decide what comes out.
+
+Sampling settings of a model folder, the global random state and the order of the prompts have no
+part in it.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import GenerationConfig, PreTrainedTokenizerBase
+
+from expunge.core.errors import ExpungeError
+from expunge.core.rng import derive
+from expunge.data.encode import by_length
+from expunge.lm.arch import base_of, positions_of
+from expunge.lm.hooks import evaluating
+from expunge.lm.scoring import padding_id
+
+Ids = list[int]
+
+
+def generate(
+    model: nn.Module,
+    tokenizer: PreTrainedTokenizerBase,
+    prompts: Sequence[Ids],
+    *,
+    new_tokens: int,
+    samples: int = 1,
+    temperature: float = 0.0,
+    seed: int = 0,
+    batch_size: int = 32,
+) -> list[list[Ids]]:
+    """Continue prompts.
+
+    Args:
+        model: A causal language model.
+        tokenizer: Its tokenizer, for the ids that pad and that end an answer.
+        prompts: Token ids of each prompt.
+        new_tokens: Most tokens to add.
+        samples: Continuations of each prompt.
+        temperature: 0 takes the most probable token; above, whole-distribution sampling.
+        seed: Decides the samples, together with the batch they are drawn in.
+        batch_size: Rows of one forward pass.
+
+    Returns:
+        For each prompt its continuations, without the ending token.
+
+    Raises:
+        ExpungeError: ``E-DATA-011`` when a prompt leaves no room for the continuation.
+    """
+    _check_room(prompts, new_tokens, positions_of(model))
+    drawn = samples if temperature > 0 else 1
+    stops = stop_ids(model, tokenizer)
+    settings = _settings(new_tokens, drawn, temperature, padding_id(tokenizer), stops)
+    written: list[list[Ids]] = [[] for _ in prompts]
+    batches = by_length([len(prompt) for prompt in prompts], max(1, batch_size // drawn))
+    for number, batch in enumerate(batches):
+        rows = _run(model, [prompts[i] for i in batch], settings, derive(seed, "generate", number))
+        for k, i in enumerate(batch):
+            mine = [_cut(row, stops) for row in rows[k * drawn : (k + 1) * drawn]]
+            written[i] = mine * (samples // drawn)
+    return written
+
+
+def stop_ids(model: nn.Module, tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """Ids that end an answer: the tokenizer's, and those the model folder adds for turns."""
+    config = getattr(base_of(model), "generation_config", None)
+    known: set[int] = set()
+    for ids in (tokenizer.eos_token_id, getattr(config, "eos_token_id", None)):
+        known.update(ids if isinstance(ids, list) else [] if ids is None else [ids])
+    return sorted(known)
+
+
+def _settings(
+    new_tokens: int, samples: int, temperature: float, pad: int, stops: list[int]
+) -> GenerationConfig:
+    sampling: dict[str, Any] = {}
+    if temperature > 0:
+        sampling = {"temperature": temperature, "top_k": 0, "num_return_sequences": samples}
+    return GenerationConfig(  # type: ignore[no-untyped-call]
+        max_new_tokens=new_tokens,
+        do_sample=temperature > 0,
+        pad_token_id=pad,
+        eos_token_id=stops or None,
+        **sampling,
+    )
+
+
+def _run(
+    model: nn.Module, prompts: Sequence[Ids], settings: GenerationConfig, seed: int
+) -> list[Ids]:
+    writer: Any = base_of(model)
+    device = next(writer.parameters()).device
+    input_ids, mask = _pad_left(prompts, settings.pad_token_id)
+    with evaluating(model), _only(writer, settings), _drawing(seed, device):
+        rows: Tensor = writer.generate(
+            input_ids=input_ids.to(device),
+            attention_mask=mask.to(device),
+            generation_config=settings,
+        )
+    written: list[Ids] = rows[:, input_ids.shape[1] :].tolist()
+    return written
+
+
+def _pad_left(prompts: Sequence[Ids], pad: int) -> tuple[Tensor, Tensor]:
+    width = max(len(prompt) for prompt in prompts)
+    input_ids = torch.full((len(prompts), width), pad)
+    mask = torch.zeros_like(input_ids)
+    for row, prompt in enumerate(prompts):
+        input_ids[row, width - len(prompt) :] = torch.tensor(prompt)
+        mask[row, width - len(prompt) :] = 1
+    return input_ids, mask
+
+
+def _cut(row: Ids, stops: Sequence[int]) -> Ids:
+    end = next((i for i, token in enumerate(row) if token in stops), len(row))
+    return row[:end]
+
+
+@contextmanager
+def _only(model: Any, settings: GenerationConfig) -> Iterator[None]:
+    """Keep the model's own generation settings out: `generate` fills gaps from them."""
+    own = model.generation_config
+    model.generation_config = settings
+    try:
+        yield
+    finally:
+        model.generation_config = own
+
+
+@contextmanager
+def _drawing(seed: int, device: torch.device) -> Iterator[None]:
+    """A random state of its own for one batch; the global one comes back untouched."""
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        torch.manual_seed(seed)
+        yield
+
+
+def _check_room(prompts: Sequence[Ids], new_tokens: int, positions: int) -> None:
+    longest = max((len(prompt) for prompt in prompts), default=0)
+    if longest + new_tokens > positions:
+        raise ExpungeError(
+            "E-DATA-011",
+            f"A prompt of {longest} tokens with {new_tokens} to be written after it.",
+            f"at most {positions} tokens together, the positions of this model.",
+            "Shorten the prompt or ask for fewer new tokens.",
+        )

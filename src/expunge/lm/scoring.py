@@ -1,0 +1,110 @@
+"""Log-probabilities of supervised tokens, and nothing else computed.
+
+The vocabulary projection runs on predicting positions only, by handing the model a boolean mask.
+The head is never applied by hand: caps and scales live in the model's own forward.
+"""
+
+import inspect
+from typing import NamedTuple, Protocol
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from transformers import PreTrainedTokenizerBase
+
+from expunge.lm.arch import base_of
+
+
+class Rows(Protocol):
+    """What scoring needs of a batch, see `expunge.data.encode.Batch`."""
+
+    @property
+    def input_ids(self) -> Tensor:
+        """[B, T]."""
+
+    @property
+    def attention_mask(self) -> Tensor:
+        """[B, T]."""
+
+    @property
+    def labels(self) -> Tensor:
+        """[B, T], -100 where not supervised."""
+
+
+class Packed(NamedTuple):
+    """Scores of the N supervised tokens of a batch, row by row, left to right.
+
+    Attributes:
+        logp: [N], log-probability in nats.
+        hit: [N] bool, whether the token is the most probable one.
+        row: [N], row of the batch each token belongs to.
+        logits: [N, V], only when asked for.
+    """
+
+    logp: Tensor
+    hit: Tensor
+    row: Tensor
+    logits: Tensor | None = None
+
+
+def packed_logp(model: nn.Module, batch: Rows, *, with_logits: bool = False) -> Packed:
+    """Score the supervised tokens of a batch.
+
+    Args:
+        model: A causal language model.
+        batch: Padded rows, on either side.
+        with_logits: Whether to hand back the logits as well.
+
+    Returns:
+        The scores on the model's device, in float32 (float64 for float64 models), with their
+        gradient graph.
+    """
+    device = next(model.parameters()).device
+    labels = batch.labels.to(device)
+    keep = torch.zeros_like(labels, dtype=torch.bool)
+    keep[:, :-1] = labels[:, 1:] != -100
+    target = labels[:, 1:][keep[:, :-1]]
+    row = torch.arange(len(labels), device=labels.device)[:, None].expand_as(labels)[keep]
+    logits = masked_logits(model, batch.input_ids.to(device), batch.attention_mask.to(device), keep)
+    logp = -functional.cross_entropy(logits, target, reduction="none")
+    return Packed(logp, logits.detach().argmax(-1) == target, row, logits if with_logits else None)
+
+
+def masked_logits(
+    model: nn.Module, input_ids: Tensor, attention_mask: Tensor, keep: Tensor
+) -> Tensor:
+    """Logits at some positions of a padded batch.
+
+    Right padding needs no attention mask, because nothing a causal model predicts from looks to
+    the right; leaving it out takes the fast attention path. Left padding needs mask and positions.
+
+    Args:
+        model: A causal language model.
+        input_ids: [B, T].
+        attention_mask: [B, T], from true lengths.
+        keep: [B, T] bool, N of them true.
+
+    Returns:
+        [N, V] in at least float32, in row-major order of ``keep``.
+    """
+    inputs = {"input_ids": input_ids}
+    if not bool(attention_mask[:, 0].all()):
+        inputs["attention_mask"] = attention_mask
+        inputs["position_ids"] = (attention_mask.cumsum(1) - 1).clamp(min=0)
+    if _takes_mask(model):
+        logits: Tensor = model(**inputs, use_cache=False, logits_to_keep=keep).logits
+    else:
+        logits = model(**inputs).logits[keep]
+    return logits if logits.dtype == torch.float64 else logits.float()
+
+
+def _takes_mask(model: nn.Module) -> bool:
+    return "logits_to_keep" in inspect.signature(base_of(model).forward).parameters
+
+
+def padding_id(tokenizer: PreTrainedTokenizerBase) -> int:
+    """An id to pad with; which one makes no difference, because nothing reads it."""
+    for known in (tokenizer.pad_token_id, tokenizer.eos_token_id):
+        if isinstance(known, int):
+            return known
+    return 0

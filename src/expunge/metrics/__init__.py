@@ -1,0 +1,9 @@
+"""Metrics: one file each, found by scanning this folder; ``expunge.metrics`` is their registry."""
+
+from typing import Any
+
+from expunge.core import registry
+
+
+def __getattr__(name: str) -> Any:
+    return getattr(registry.metrics, name)

@@ -1,0 +1,76 @@
+"""Probability of the answer: how likely the model finds the very words it was trained on.
+
+Definition (L = mean negative log-likelihood of an answer's tokens after the question, in nats):
+    prob(a) = exp(-L(a))                                    geometric mean over the answer's tokens
+    plain       mean_i prob(y_i)
+    options     mean_i prob(y_i) / (prob(y_i) + sum_j prob(w_ij))       w: the wrong answers
+
+Reference: TOFU: A Task of Fictitious Unlearning for LLMs (2024).
+
+Departs from the paper: nothing; note that the paper's "probability" is a mean over tokens and not
+the probability of the whole answer.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from expunge.core.params import param
+from expunge.core.results import Value
+from expunge.core.scores import aligned, average, table
+
+CARD = {
+    "id": "probability",
+    "kind": "metric",
+    "summary": "Geometric mean probability of the answer's tokens.",
+    "paper": "TOFU: A Task of Fictitious Unlearning for LLMs (2024)",
+    "needs": ["nll"],
+    "better": "low",
+    "range": [0.0, 1.0],
+    "access": "logits",
+    "cost": "one forward pass a row",
+    "maturity": "beta",
+    "version": 1,
+}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Params:
+    """Which of the two published forms is computed."""
+
+    among: str = param(
+        "plain",
+        help="plain, or options: the answer's share of the probability of all offered answers",
+        paper="plain for forget and retain rows, options for real authors and world facts",
+        choices=("plain", "options"),
+    )
+
+
+def compute(
+    scores: Mapping[str, Any], params: Params, reference: Mapping[str, Any] | None = None
+) -> Value:
+    """The answer's probability, mean over rows.
+
+    Args:
+        scores: ``nll``, and ``wrong_nll`` where the answer stands among options; nats a token.
+        params: The form.
+        reference: Not used.
+
+    Returns:
+        The mean in [0, 1]. On rows to forget low is good, on rows to keep high is.
+    """
+    if params.among == "plain":
+        plain = {row: math.exp(-nll) for row, nll in table(scores, "nll").items()}
+        return average(plain, scores, "nll")
+    rows = aligned(scores, "nll", "wrong_nll")
+    shares = {row: among_options(nll, wrong) for row, (nll, wrong) in rows.items()}
+    return average(shares, scores, "nll", "wrong_nll")
+
+
+def among_options(nll: float, wrong: Sequence[float]) -> float:
+    """The true answer's share of the probability of all offered answers."""
+    # Only differences matter; taken first, so that improbable options do not underflow to 0 / 0.
+    likeliest = min(nll, *wrong)
+    weights = [math.exp(likeliest - each) for each in (nll, *wrong)]
+    return weights[0] / math.fsum(weights)

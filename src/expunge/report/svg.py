@@ -1,0 +1,328 @@
+"""Charts as inline SVG: bars with intervals, lines, strips of points, step curves.
+
+A chart is one element without script, without reference to anything outside and without a colour
+of its own: every mark carries the class of a *tone*, to which the page's style sheet gives a colour
+for light and for dark. Tones differ in shape and dash as well, so that nobody has to tell colours
+apart, every series is labelled where it ends, and every chart says in words what it shows.
+
+Lengths are pixels of the chart's own coordinates. `both` draws a chart once for wide and once for
+narrow pages; the style sheet shows one of them.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from markupsafe import Markup, escape
+
+WIDE, NARROW = 720.0, 360.0
+CHARACTER = 7.0
+"""Width of a character of a label, about."""
+LINE = 17.0
+"""Least distance between two labels."""
+QUARTERS = (0.0, 0.25, 0.5, 0.75, 1.0)
+GOLDEN = 0.6180339887
+"""Multiples of it, modulo 1, are spread evenly however many there are."""
+
+DASHES: Mapping[str, str] = {"reference": "7 5", "contrast": "2 5", "plain": "1 3"}
+"""Tone -> how its lines are broken; others are whole."""
+
+
+@dataclass(frozen=True, slots=True)
+class Scale:
+    """Values to pixels along one axis; what lies outside is drawn at its edge."""
+
+    low: float
+    high: float
+    start: float
+    end: float
+
+    def __call__(self, value: float) -> float:
+        """Where a value lies."""
+        inside = min(self.high, max(self.low, value))
+        return self.start + (inside - self.low) / (self.high - self.low) * (self.end - self.start)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Bar:
+    """One horizontal bar; without a value only its name and its detail are shown.
+
+    Attributes:
+        label: What is measured.
+        value: Length in [0, 1], or None.
+        interval: Its interval, or None.
+        threshold: Where to put a tick, or None.
+        tone: Its colour.
+        detail: What stands at its end.
+    """
+
+    label: str
+    value: float | None
+    interval: tuple[float, float] | None = None
+    threshold: float | None = None
+    tone: str = "model"
+    detail: str = ""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Series:
+    """One line: its name, its points (x, y) and its tone."""
+
+    label: str
+    points: Sequence[tuple[float, float]]
+    tone: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Sample:
+    """Values of one group of rows: its name, the values in [0, 1], its tone."""
+
+    label: str
+    values: Sequence[float]
+    tone: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Words:
+    """What a chart says of itself: a title, a description of its data, and its axes."""
+
+    title: str
+    description: str
+    x: str = ""
+    y: str = ""
+
+
+def tag(name: str, *inside: object, **attributes: object) -> Markup:
+    """An element; text and attributes are escaped, elements are put inside as they are.
+
+    A trailing underscore of an attribute's name is dropped, others become hyphens.
+    """
+    told = Markup("").join(
+        Markup(' {}="{}"').format(key.rstrip("_").replace("_", "-"), _short(value))
+        for key, value in attributes.items()
+        if value is not None
+    )
+    body = Markup("").join(escape(part) for part in inside)
+    return Markup("<{0}{1}>{2}</{0}>").format(name, told, body)
+
+
+def both(draw: Callable[[float], Markup]) -> Markup:
+    """A chart for wide and one for narrow pages.
+
+    Args:
+        draw: Makes the chart of a given width.
+    """
+    return tag("div", draw(WIDE), class_="wide") + tag("div", draw(NARROW), class_="narrow")
+
+
+def bars(rows: Sequence[Bar], words: Words, width: float = WIDE) -> Markup:
+    """Horizontal bars from 0 to 1 with their intervals and thresholds.
+
+    Args:
+        rows: The bars, from the top.
+        words: What the chart says of itself.
+        width: Of the chart.
+    """
+    is_wide = width > NARROW
+    left = max(len(row.label) for row in rows) * CHARACTER + 18 if is_wide else 6.0
+    right = max(len(row.detail) for row in rows) * CHARACTER + 18 if is_wide else 10.0
+    pitch, top = (34.0, 8.0) if is_wide else (48.0, 22.0)
+    x = Scale(0, 1, left, width - right)
+    bottom = top + pitch * len(rows)
+    marks = [_axis_below(x, QUARTERS, top if is_wide else 4, bottom, words.x)]
+    for number, row in enumerate(rows):
+        middle = top + pitch * (number + 0.5)
+        marks.append(_bar(row, x, middle))
+        if is_wide:
+            marks.append(_text(row.label, left - 12, middle + 4.5, "end"))
+            marks.append(_text(row.detail, width - right + 12, middle + 4.5, class_="number"))
+        else:
+            marks.append(_text(row.label, left, middle - 12))
+            marks.append(_text(row.detail, width - right, middle - 12, "end", class_="number"))
+    return _chart(words, width, bottom + 44, marks)
+
+
+def lines(
+    series: Sequence[Series],
+    words: Words,
+    x_ticks: Sequence[float],
+    width: float = WIDE,
+    *,
+    is_marked: bool = True,
+) -> Markup:
+    """Lines over a common x axis, y from 0 to 1, each with its name at its end.
+
+    Args:
+        series: The lines; later ones lie on top.
+        words: What the chart says of itself.
+        x_ticks: Ticks of the x axis; first and last are its ends.
+        width: Of the chart.
+        is_marked: Whether every point is marked.
+    """
+    height = 380.0 if width > NARROW else 300.0
+    right = max(len(one.label) for one in series) * CHARACTER + 22
+    x = Scale(min(x_ticks), max(x_ticks), 48, width - right)
+    y = Scale(0, 1, height - 52, 30)
+    marks = [_axis_below(x, x_ticks, y(1), y(0), words.x), _axis_beside(x, y, words.y)]
+    marks += [_line(one, x, y, is_marked) for one in series]
+    ends = _apart([y(one.points[-1][1]) for one in series], low=y(1), high=y(0))
+    for one, end in zip(series, ends, strict=True):
+        marks.append(_text(one.label, x.end + 14, end + 4.5, class_=f"name tone-{one.tone}"))
+    return _chart(words, width, height, marks)
+
+
+def strips(samples: Sequence[Sample], words: Words, width: float = WIDE) -> Markup:
+    """One strip a sample: a point for every value, and a tick at their mean.
+
+    Args:
+        samples: The strips, from the top.
+        words: What the chart says of itself.
+        width: Of the chart.
+    """
+    is_wide = width > NARROW
+    left = max(len(one.label) for one in samples) * CHARACTER + 22 if is_wide else 10.0
+    pitch, top = (62.0, 6.0) if is_wide else (78.0, 12.0)
+    x = Scale(0, 1, left, width - 16)
+    bottom = top + pitch * len(samples)
+    marks = [_axis_below(x, QUARTERS, top, bottom, words.x)]
+    for number, one in enumerate(samples):
+        middle = top + pitch * (number + 0.5) + (0 if is_wide else 8)
+        name = f"name tone-{one.tone}"
+        if is_wide:
+            marks.append(_text(one.label, left - 14, middle + 4.5, "end", class_=name))
+        else:
+            marks.append(_text(one.label, left, middle - 27, class_=name))
+        marks.append(_strip(one, x, middle, pitch * 0.26))
+    return _chart(words, width, bottom + 44, marks)
+
+
+def ecdf(samples: Sequence[Sample], words: Words, width: float = WIDE) -> Markup:
+    """Empirical distribution functions: at each x the share of values up to there.
+
+    Args:
+        samples: One curve each.
+        words: What the chart says of itself.
+        width: Of the chart.
+    """
+    curves = [Series(label=one.label, points=_steps(one.values), tone=one.tone) for one in samples]
+    return lines(curves, words, QUARTERS, width, is_marked=False)
+
+
+def _steps(values: Sequence[float]) -> list[tuple[float, float]]:
+    points, height = [(0.0, 0.0)], 0.0
+    for rank, value in enumerate(sorted(values), start=1):
+        points += [(value, height), (value, rank / len(values))]
+        height = rank / len(values)
+    return [*points, (1.0, 1.0)]
+
+
+def _chart(words: Words, width: float, height: float, marks: Sequence[Markup]) -> Markup:
+    return tag(
+        "svg",
+        tag("title", words.title),
+        tag("desc", words.description),
+        *marks,
+        viewBox=f"0 0 {width:g} {height:g}",
+        role="img",
+        class_="chart",
+    )
+
+
+def _axis_below(x: Scale, ticks: Sequence[float], top: float, bottom: float, label: str) -> Markup:
+    """Grid lines from the ticks upwards, their numbers as far as there is room, the axis' name."""
+    marks, free = [], -1.0
+    for tick in ticks:
+        at = x(tick)
+        marks.append(tag("line", x1=at, x2=at, y1=top, y2=bottom, class_="grid"))
+        if at >= free:
+            marks.append(_text(f"{tick:g}", at, bottom + 17, "middle", class_="tick"))
+            free = at + CHARACTER * 3.4
+    marks.append(_text(label, (x.start + x.end) / 2, bottom + 37, "middle", class_="axis"))
+    return tag("g", *marks)
+
+
+def _axis_beside(x: Scale, y: Scale, label: str) -> Markup:
+    marks = [_text(label, 6, 14, class_="axis")]
+    for tick in QUARTERS:
+        marks.append(tag("line", x1=x.start, x2=x.end, y1=y(tick), y2=y(tick), class_="grid"))
+        marks.append(_text(f"{tick:.0%}", x.start - 8, y(tick) + 4.5, "end", class_="tick"))
+    return tag("g", *marks)
+
+
+def _bar(row: Bar, x: Scale, middle: float) -> Markup:
+    def rect(end: float, half: float, class_: str) -> Markup:
+        size = {"width": end - x.start, "height": 2 * half}
+        return tag("rect", x=x.start, y=middle - half, rx=3, class_=class_, **size)
+
+    marks = [rect(x.end, 6, "track")]
+    if row.value is not None:
+        marks.append(rect(x(row.value), 6, f"fill tone-{row.tone}"))
+    if row.interval is not None:
+        low, high = map(x, row.interval)
+        ends = f"M{low:.1f} {middle - 4:.1f}v8M{high:.1f} {middle - 4:.1f}v8"
+        path = f"M{low:.1f} {middle:.1f}H{high:.1f}{ends}"
+        marks += [tag("path", d=path, class_=part) for part in ("halo", "whisker")]
+    if row.threshold is not None:
+        at = x(row.threshold)
+        marks.append(tag("line", x1=at, x2=at, y1=middle - 11, y2=middle + 11, class_="gate"))
+    return tag("g", tag("title", f"{row.label}: {row.detail}"), *marks)
+
+
+def _line(one: Series, x: Scale, y: Scale, is_marked: bool) -> Markup:
+    path = "M" + "L".join(f"{x(a):.1f} {y(b):.1f}" for a, b in one.points)
+    dash = DASHES.get(one.tone)
+    marks = [tag("path", d=path, class_=f"line tone-{one.tone}", stroke_dasharray=dash)]
+    if is_marked:
+        marks += [
+            _mark(one.tone, x(a), y(b), 5, f"{one.label}: {b:.0%} at {a:g}") for a, b in one.points
+        ]
+    return tag("g", *marks)
+
+
+def _strip(one: Sample, x: Scale, middle: float, spread: float) -> Markup:
+    marks = [
+        _mark(one.tone, x(value), middle + spread * (2 * (rank * GOLDEN % 1) - 1), 3)
+        for rank, value in enumerate(sorted(one.values), start=1)
+    ]
+    mean = sum(one.values) / len(one.values)
+    height = spread + 8
+    told = tag("title", f"{one.label}: mean {mean:.2f} of {len(one.values)} rows")
+    tick = {"x1": x(mean), "x2": x(mean), "y1": middle - height, "y2": middle + height}
+    ticks = [tag("line", class_=part, **tick) for part in ("halo", "mean")]
+    return tag("g", told, tag("g", *marks, class_="points"), *ticks)
+
+
+def _mark(tone: str, x: float, y: float, r: float, told: str = "") -> Markup:
+    """A point in the shape of its tone."""
+    a, b = r * 0.9, r * 1.15
+    shapes = {
+        "model": f"M{-a:g} {-a:g}H{a:g}V{a:g}H{-a:g}Z",
+        "reference": f"M0 {-b:g}L{b:g} {a:g}H{-b:g}Z",
+        "contrast": f"M0 {-b * 1.1:g}L{b * 1.1:g} 0L0 {b * 1.1:g}L{-b * 1.1:g} 0Z",
+    }
+    circle = f"M{-r:g} 0a{r:g} {r:g} 0 1 0 {2 * r:g} 0a{r:g} {r:g} 0 1 0 {-2 * r:g} 0Z"
+    name = [tag("title", told)] if told else []
+    place = f"translate({x:.1f} {y:.1f})"
+    path = shapes.get(tone, circle)
+    return tag("path", *name, d=path, transform=place, class_=f"mark tone-{tone}")
+
+
+def _text(text: str, x: float, y: float, anchor: str = "start", class_: str = "label") -> Markup:
+    anchored = None if anchor == "start" else anchor
+    return tag("text", text, x=x, y=y, text_anchor=anchored, class_=class_)
+
+
+def _apart(places: Sequence[float], low: float, high: float) -> list[float]:
+    """The places, moved as little as needed for labels not to overlap, within `low` and `high`."""
+    order = sorted(range(len(places)), key=lambda index: places[index])
+    moved = list(places)
+    edge = low - LINE
+    for index in order:
+        edge = moved[index] = max(moved[index], edge + LINE)
+    edge = high + LINE
+    for index in reversed(order):
+        edge = moved[index] = min(moved[index], edge - LINE)
+    return moved
+
+
+def _short(value: object) -> object:
+    return f"{value:.1f}".removesuffix(".0") if isinstance(value, float) else value

@@ -1,0 +1,131 @@
+"""The suite that every attack of the registry passes, open to attacks of other distributions."""
+
+import json
+import random
+from collections.abc import Sequence
+from dataclasses import asdict
+from functools import cache
+from statistics import fmean
+from typing import Any
+
+import numpy as np
+import torch
+
+from expunge.core.card import Card
+from expunge.core.registry import attacks
+from expunge.core.results import Leak
+from expunge.lm.digest import model_digest
+from expunge.lm.subject import Scene, Subject
+from expunge.requests.rows import Row
+from expunge.testing.micro import Micro, micro_world
+from expunge.testing.tiny import tiny_model
+
+FAMILIES = (
+    "direct",
+    "prob",
+    "prompt",
+    "sampling",
+    "read-out",
+    "perturbation",
+    "compression",
+    "training",
+    "privacy",
+    "pipeline",
+)
+LEVELS = ("B", "L", "W", "P", "D")
+
+
+def check_attack(attack_id: str) -> None:
+    """Mount an attack on a tiny random model and check what every attack promises.
+
+    Its card names family, level and threshold; it leaves the attacked model, its mode and all
+    random states as they were; the same seed gives the same leak; leaks lie in [0, 1] and belong
+    to rows it was given; the result is a JSON value; without rows it finds nothing.
+
+    Args:
+        attack_id: Id of an attack of the registry.
+
+    Raises:
+        AssertionError: Names the promise that is broken.
+    """
+    _check_card(attacks.card(attack_id))
+    world, subject = _stage()
+    params = attacks.params(attack_id)
+    mount = attacks.load(attack_id).mount
+    before = _fingerprint(subject)
+    leak = mount(subject, world.forget, world.scene(), params)
+    _check_leak(leak, world.forget)
+    again = mount(subject, world.forget, world.scene(), params)
+    _expect(asdict(leak) == asdict(again), "the same seed gives two different leaks")
+    empty = mount(subject, (), world.scene(), params)
+    _expect(not empty.per_row and not empty.transcript, "it finds something in no rows")
+    _expect(before == _fingerprint(subject), "it changes the attacked model or a random state")
+
+
+def mean_leak(
+    attack_id: str, subject: Subject, rows: Sequence[Row], scene: Scene, **overrides: Any
+) -> float:
+    """Mean leak of one attack: the number a power test compares over models of known state.
+
+    Args:
+        attack_id: Id of an attack of the registry.
+        subject: The model.
+        rows: The attacked rows.
+        scene: What the attack may use.
+        **overrides: Parameters of the attack, for instance to switch its decisive step off.
+
+    Raises:
+        AssertionError: When the attack tested no row or declared itself invalid.
+    """
+    params = attacks.params(attack_id, overrides)
+    leak = attacks.load(attack_id).mount(subject, rows, scene, params)
+    _expect(bool(leak.per_row), f"no row was tested: {leak.note}")
+    _expect(not leak.invalid, leak.invalid)
+    return fmean(leak.per_row.values())
+
+
+def _check_card(card: Card) -> None:
+    _expect(card.kind == "attack", f"the card's kind is {card.kind!r}, not 'attack'")
+    family, level = card.extra.get("family"), card.extra.get("level")
+    _expect(family in FAMILIES, f"family {family!r} is none of {', '.join(FAMILIES)}")
+    _expect(level in LEVELS, f"level {level!r} is none of {', '.join(LEVELS)}")
+    threshold = card.extra.get("threshold")
+    passable = threshold is None or (isinstance(threshold, float) and 0 < threshold < 1)
+    _expect(passable, f"threshold {threshold!r} is no number between 0 and 1")
+
+
+def _check_leak(leak: Leak, rows: Sequence[Row]) -> None:
+    known = {row.id for row in rows}
+    _expect(bool(leak.per_row), f"no row was tested: {leak.note}")
+    _expect(set(leak.per_row) <= known, "it reports rows it was not given")
+    _expect(all(0 <= value <= 1 for value in leak.per_row.values()), "a leak is outside [0, 1]")
+    for entry in leak.transcript:
+        honest = leak.per_row.get(entry["id"]) == entry["leak"]
+        _expect(honest, f"the transcript of row {entry['id']!r} tells of another leak")
+    json.dumps(asdict(leak), allow_nan=False)
+
+
+@cache
+def _stage() -> tuple[Micro, Subject]:
+    world = micro_world()
+    model = tiny_model("llama", vocab=len(world.tokenizer), layers=3, positions=128)
+    return world, Subject(model, world.tokenizer)
+
+
+def _fingerprint(subject: Subject) -> tuple[object, ...]:
+    """Everything of the surroundings that an attack could change by mistake."""
+    return (
+        model_digest(subject.model),
+        subject.model.training,
+        [weight.requires_grad for weight in subject.model.parameters()],
+        any(weight.grad is not None for weight in subject.model.parameters()),
+        sum(len(module._forward_hooks) for module in subject.model.modules()),
+        torch.get_rng_state().tolist(),
+        str(np.random.get_state()),
+        random.getstate(),
+    )
+
+
+def _expect(holds: bool, promise: str) -> None:
+    if not holds:
+        raise AssertionError(promise)

@@ -1,0 +1,161 @@
+"""The conformance suite of methods: what every one of them must do, run on a tiny model."""
+
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from expunge.core.registry import methods
+from expunge.engine.change import load_change, revert
+from expunge.engine.datasets import Datasets
+from expunge.engine.forward import Inputs
+from expunge.engine.gradient import StepGradient
+from expunge.engine.method import GradientMethod
+from expunge.engine.run import forget
+from expunge.engine.sources import Frozen
+from expunge.engine.task import Task
+from expunge.engine.view import Source
+from expunge.lm.digest import folder_digest
+from expunge.lm.folder import inspect_folder
+from expunge.lm.load import load
+from expunge.lm.subject import Subject
+from expunge.testing.micro import Micro, micro_world, taught
+from expunge.testing.loss import objective
+
+STEPS = 6
+
+
+def check_method(method_id: str) -> None:
+    """Check what architecture section 6 asks of a gradient method.
+
+    It trains and changes weights; two runs give the same weights; the cut into micro-batches
+    changes nothing (float64, 1e-12); `objective` equals the engine's own first step (1e-9); its
+    change loads, verifies and reverts bit for bit.
+
+    Raises:
+        AssertionError: Naming the promise that does not hold.
+    """
+    with _promise(method_id, "its change loads, and two runs give the same weights"):
+        _check_runs(method_id)
+    with _promise(method_id, "1 x 8 accumulation gives the same gradient as 8 x 1"):
+        _check_accumulation(method_id)
+    with _promise(method_id, "objective equals the engine's first step"):
+        _check_objective(method_id)
+
+
+def stage(folder: Path, *, seed: int = 0) -> Path:
+    """A tiny model that knows its world, saved in Hugging Face format below ``folder``."""
+    subject = _taught(seed)
+    path = folder / "original"
+    subject.model.save_pretrained(path)
+    subject.tokenizer.save_pretrained(path)
+    return path
+
+
+@cache
+def world(seed: int = 0) -> Micro:
+    """The micro world of the conformance suite."""
+    return micro_world(people=4, seed=seed)
+
+
+@cache
+def _taught(seed: int) -> Subject:
+    small = world(seed)
+    return taught(small, [*small.forget, *small.retain], epochs=8, hidden=32, layers=2, seed=seed)
+
+
+def _check_runs(method_id: str) -> None:
+    rows = world()
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        original = stage(folder)
+        before = folder_digest(original)
+        options: dict[str, Any] = {
+            "method": method_id, "params": {"max_steps": STEPS, "lr": 1e-3}, "stop_at": "none",
+        }  # fmt: skip
+        first = forget(original, rows.forget, rows.retain, out=folder / "a", **options)
+        forget(original, rows.forget, rows.retain, out=folder / "b", **options)
+        assert first["steps"] == STEPS
+        assert first["weights_changed"] > 0
+        assert folder_digest(folder / "a") == folder_digest(folder / "b")
+        assert load(load_change(folder / "a").folder).manifest is not None
+        undone = revert(folder / "a")
+        assert undone["verified"]
+        assert inspect_folder(folder / "a").digest == before == folder_digest(original)
+
+
+def _check_accumulation(method_id: str) -> None:
+    whole = _gradient(method_id, batch_size=8, accumulation=1)
+    parts = _gradient(method_id, batch_size=1, accumulation=8)
+    assert whole.keys() == parts.keys()
+    for name, gradient in whole.items():
+        torch.testing.assert_close(parts[name], gradient, rtol=1e-12, atol=1e-12)
+
+
+def _check_objective(method_id: str) -> None:
+    engine = _gradient(method_id, batch_size=8, accumulation=1)
+    method, task, datasets = _prepared(method_id, batch_size=8, accumulation=1)
+    draw = method.sample(task, method.params).draw(0)
+    views = {name: _tensors(datasets.inputs(name, draw)) for name in method.views}
+    overrides = {"batch_size": 8, "accumulation": 1}
+    objective(method_id, task.model, views, anchor=task.model, **overrides)
+    for name, parameter in task.model.named_parameters():
+        if parameter.grad is not None:
+            torch.testing.assert_close(parameter.grad, engine[name], rtol=1e-9, atol=1e-12)
+
+
+def _gradient(method_id: str, *, batch_size: int, accumulation: int) -> Mapping[str, Tensor]:
+    """The engine's first gradient in float64."""
+    method, task, datasets = _prepared(
+        method_id, batch_size=batch_size, accumulation=accumulation
+    )
+    anchor: Source = Frozen(task.model)
+    step = StepGradient(
+        method, task, datasets, method.sample(task, method.params), lambda _: anchor, steps=STEPS
+    )
+    step(task.model, 0, lambda loss: loss.backward())  # type: ignore[no-untyped-call]
+    return {n: p.grad.clone() for n, p in task.model.named_parameters() if p.grad is not None}
+
+
+def _prepared(
+    method_id: str, *, batch_size: int, accumulation: int
+) -> tuple[GradientMethod, Task, Datasets]:
+    params = methods.params(method_id, {"batch_size": batch_size, "accumulation": accumulation})
+    method = GradientMethod.assemble(methods.load(method_id), params)
+    subject = _taught(0).copy()
+    model = subject.model.double()
+    rows = world()
+    task = Task(
+        model=model,
+        tokenizer=subject.tokenizer,
+        encoder=subject.encoder,
+        roles={"forget": rows.forget, "retain": rows.retain},
+    )
+    return method, replace(task), Datasets(task)
+
+
+def _tensors(inputs: Inputs | None) -> dict[str, Tensor]:
+    assert inputs is not None
+    labels = torch.full_like(inputs.input_ids, -100)
+    labels[:, 1:][inputs.keep[:, :-1]] = inputs.targets
+    return {
+        "input_ids": inputs.input_ids,
+        "attention_mask": inputs.attention_mask,
+        "labels": labels,
+    }
+
+
+@contextmanager
+def _promise(method_id: str, words: str) -> Iterator[None]:
+    try:
+        yield
+    except AssertionError as error:
+        raise AssertionError(f"{method_id}: {words}; but: {error}") from error
+
+

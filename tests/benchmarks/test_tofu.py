@@ -1,0 +1,214 @@
+"""TOFU: its files with all their traps, and the numbers of a log."""
+
+import json
+import math
+from pathlib import Path
+
+import pytest
+
+from expunge.benchmarks import tofu
+from expunge.core import registry
+from expunge.core.errors import ExpungeError
+from expunge.testing.tofu import SAME_QUESTION, write_tofu
+
+UPSTREAM = Path(__file__).parents[3] / "shared" / "data" / "tofu"
+PARAMS = tofu.Params()
+ROWS_OF = {"forget01": (40, 3960), "forget05": (200, 3800), "forget10": (400, 3600)}
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("tofu")
+    write_tofu(folder)
+    return folder
+
+
+@pytest.fixture
+def broken(tmp_path):
+    """A folder of files to break."""
+    write_tofu(tmp_path)
+    return tmp_path
+
+
+def change(path, edit):
+    records = [json.loads(line) for line in path.read_text().splitlines()]
+    path.write_text("".join(json.dumps(record) + "\n" for record in edit(records)))
+
+
+def refused(folder, split="forget10"):
+    with pytest.raises(ExpungeError) as refusal:
+        tofu.sets(folder, split, PARAMS)
+    return refusal.value
+
+
+def log_of(data, *, nll=0.1, paraphrase=1.0, wrong=2.0, hits=True, real=True):
+    """The log of a made-up model on the stand-in's rows."""
+    sets = tofu.sets(data, "forget10", PARAMS)
+    return {
+        name: {
+            "nll": {row.id: nll for row in rows},
+            "paraphrase_nll": {row.id: paraphrase for row in rows if row.paraphrases},
+            "wrong_nll": {row.id: [wrong] * len(row.wrong) for row in rows},
+            "token_hit": {row.id: [hits] * 3 for row in rows},
+            "generation": {
+                row.id: row.reply if real or name in ("forget", "retain") else "" for row in rows
+            },
+            "reply": {row.id: row.reply for row in rows},
+        }
+        for name, rows in sets.items()
+    }
+
+
+def test_one_question_asked_of_two_authors_makes_two_rows(data):
+    rows = tofu.splits(data, "forget10", PARAMS)["retain"]
+    same = [row for row in rows if SAME_QUESTION in row.prompt]
+    assert len(same) == 2
+    assert same[0].id != same[1].id
+    assert len({row.id for row in rows}) == len(rows) == 180
+
+
+def test_subjects_are_authors_numbered_through_kept_and_forgotten(data):
+    roles = tofu.splits(data, "forget10", PARAMS)
+    assert [roles["retain"][i].subject for i in (0, 19, 20)] == ["author-0", "author-0", "author-1"]
+    assert {row.subject for row in roles["forget"]} == {"author-9"}
+    sets = tofu.sets(data, "forget10", PARAMS)
+    assert {row.id: row.subject for row in sets["retain"]}.items() <= {
+        row.id: row.subject for row in roles["retain"]
+    }.items()
+    assert {row.subject for row in sets["world_facts"]} == {None}
+
+
+def test_methods_never_see_the_answers_they_are_measured_by(data):
+    for rows in tofu.splits(data, "forget10", PARAMS).values():
+        assert not any(row.paraphrases or row.wrong or row.meta for row in rows)
+
+
+def test_evaluated_rows_carry_paraphrase_and_wrong_answers(data):
+    sets = tofu.sets(data, "forget10", PARAMS)
+    assert {len(row.wrong) for row in sets["forget"]} == {5}
+    assert {len(row.wrong) for row in sets["real_authors"]} == {3}
+    assert all(row.paraphrases for row in (*sets["forget"], *sets["retain"]))
+    assert not any(row.paraphrases for row in (*sets["real_authors"], *sets["world_facts"]))
+
+
+def test_forgotten_rows_are_the_same_with_and_without_their_answers(data):
+    bare = tofu.splits(data, "forget10", PARAMS)["forget"]
+    full = tofu.sets(data, "forget10", PARAMS)["forget"]
+    assert [row.id for row in bare] == [row.id for row in full]
+
+
+def test_plain_style_puts_the_space_before_the_answer(data):
+    plain = tofu.splits(data, "forget10", PARAMS)["forget"][0]
+    assert plain.prompt.startswith("Question: ")
+    assert plain.prompt.endswith("\nAnswer:")
+    assert plain.completion.startswith(" It is about")
+    chat = tofu.splits(data, "forget10", tofu.Params(**tofu.fitting(True)))["forget"][0]
+    assert (chat.prompt, chat.completion) == (plain.prompt[10:-8], plain.completion[1:])
+
+
+def test_rows_of_a_set_can_be_limited_as_the_original_protocol_does(data):
+    sets = tofu.sets(data, "forget10", tofu.Params(rows=30))
+    assert {name: len(rows) for name, rows in sets.items()} == {
+        "forget": 20, "retain": 30, "real_authors": 10, "world_facts": 10,
+    }  # fmt: skip
+
+
+def test_an_author_cut_in_two_is_refused(broken):
+    change(broken / "retain90.json", lambda records: records[:-1])
+    assert refused(broken).code == "E-DATA-014"
+
+
+def test_a_row_both_kept_and_forgotten_is_refused(broken):
+    forgotten = json.loads((broken / "forget10.json").read_text().splitlines()[0])
+    change(broken / "retain90.json", lambda records: [*records[:-1], forgotten])
+    error = refused(broken)
+    assert error.code == "E-DATA-014"
+    assert "occurs twice" in str(error)
+
+
+def test_evaluated_files_of_another_split_are_refused(broken):
+    change(
+        broken / "forget10_perturbed.json",
+        lambda records: [{**record, "answer": record["answer"] + "!"} for record in records],
+    )
+    assert "20 rows that are not in the split and lacks 20" in str(refused(broken))
+
+
+def test_a_missing_file_column_or_split_is_named(broken):
+    change(
+        broken / "world_facts_perturbed.json",
+        lambda records: [{k: v for k, v in r.items() if k != "perturbed_answer"} for r in records],
+    )
+    error = refused(broken)
+    assert (error.code, "world_facts_perturbed.json:1" in str(error)) == ("E-DATA-003", True)
+    (broken / "retain_perturbed.json").unlink()
+    assert refused(broken).code == "E-DATA-001"
+    assert refused(broken, "forget11").code == "E-USE-001"
+
+
+@pytest.mark.skipif(not UPSTREAM.is_dir(), reason="the upstream files are not here")
+@pytest.mark.parametrize("split", ROWS_OF)
+def test_upstream_files_have_the_published_counts(split):
+    roles = tofu.splits(UPSTREAM, split, PARAMS)
+    forget, retain = ROWS_OF[split]
+    assert {role: len(rows) for role, rows in roles.items()} == {"forget": forget, "retain": retain}
+    assert len({row.subject for rows in roles.values() for row in rows}) == 200
+    sets = tofu.sets(UPSTREAM, split, PARAMS)
+    assert {name: len(rows) for name, rows in sets.items()} == {
+        "forget": forget, "retain": 400, "real_authors": 100, "world_facts": 117,
+    }  # fmt: skip
+    assert {len(row.wrong) for row in (*sets["forget"], *sets["retain"])} == {5}
+
+
+def test_numbers_of_a_log_are_those_of_the_formulas(data):
+    log = log_of(data)
+    parts = tofu.summarise(log)["parts"]["geometric"]
+    assert parts["forget.prob"] == pytest.approx(math.exp(-0.1))
+    assert parts["forget.truth_ratio"] == pytest.approx(math.exp(-1.0))
+    assert parts["retain.truth_ratio"] == pytest.approx(1 - math.exp(-1.0))
+    assert parts["world_facts.truth_ratio"] == pytest.approx(1 - math.exp(0.1 - 2.0))
+    among_four = math.exp(-0.1) / (math.exp(-0.1) + 3 * math.exp(-2.0))
+    assert parts["real_authors.prob"] == pytest.approx(among_four)
+
+
+def test_utility_is_the_harmonic_mean_of_its_nine_parts(data):
+    summary = tofu.summarise(log_of(data))
+    parts = tofu.details(summary).values()
+    assert len(parts) == 9
+    expected = 9 / sum(1 / part for part in parts)
+    assert summary["model_utility"]["geometric"] == pytest.approx(expected)
+
+
+def test_utility_the_original_never_had_is_not_measured(data):
+    tiny = log_of(data, real=False)
+    summary = tofu.summarise(tiny, original=tiny)
+    assert summary["model_utility"] == {"geometric": None, "arithmetic": None}
+    note = summary["notes"]["model_utility"]
+    assert note.startswith("not measurable on this model")
+    assert "real_authors.rouge is 0" in note
+
+
+def test_utility_lost_by_forgetting_is_zero_and_says_why(data):
+    summary = tofu.summarise(log_of(data, real=False), original=log_of(data))
+    assert summary["model_utility"]["geometric"] == 0
+    assert summary["notes"]["model_utility"].startswith("0 because real_authors.rouge")
+
+
+def test_forget_quality_needs_a_reference_with_the_same_rows(data):
+    log = log_of(data)
+    assert tofu.summarise(log)["forget_quality"] is None
+    assert tofu.summarise(log, log)["forget_quality"]["p"] == 1.0
+    assert tofu.summarise(log, log_of(data, paraphrase=3.0))["forget_quality"]["d"] == 1.0
+    del log["forget"]["wrong_nll"][next(iter(log["forget"]["wrong_nll"]))]
+    with pytest.raises(ExpungeError) as refusal:
+        tofu.summarise(log, log_of(data))
+    assert refusal.value.code == "E-DATA-013"
+
+
+def test_named_metrics_exist():
+    assert set(tofu.metrics()) <= set(registry.metrics.ids())
+
+
+@pytest.mark.parametrize("split", ROWS_OF)
+def test_every_split_says_how_its_reference_is_made(split):
+    assert f"retain{100 - int(split[-2:])}.json" in tofu.references(split)

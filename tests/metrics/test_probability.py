@@ -1,0 +1,33 @@
+"""Probability of the answer, by itself and among options."""
+
+import math
+
+import pytest
+
+from expunge.testing.measure import measure
+
+
+def test_is_the_mean_over_rows_of_the_geometric_mean_over_tokens():
+    value = measure("probability", {"nll": [math.log(2), math.log(4)]})
+    assert value.mean == pytest.approx((1 / 2 + 1 / 4) / 2, rel=1e-15)
+    assert value.n == 2
+
+
+def test_among_options_is_the_answers_share():
+    scores = {"nll": [math.log(2)], "wrong_nll": [[math.log(4), math.log(4)]]}
+    assert measure("probability", scores, among="options").mean == pytest.approx(0.5, rel=1e-15)
+
+
+def test_equal_options_share_equally_however_improbable_they_are():
+    scores = {"nll": [3000.0], "wrong_nll": [[3000.0, 3000.0, 3000.0]]}
+    assert measure("probability", scores, among="options").mean == 0.25
+
+
+def test_options_are_asked_for_and_not_guessed():
+    with_options = {"nll": [0.5], "wrong_nll": [[0.5]]}
+    assert measure("probability", with_options).mean == pytest.approx(math.exp(-0.5))
+    assert measure("probability", {"nll": [0.5]}, among="options").mean is None
+
+
+def test_an_answer_that_became_impossible_counts_as_zero():
+    assert measure("probability", {"nll": [math.inf, 0.0]}).mean == 0.5
