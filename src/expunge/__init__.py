@@ -31,7 +31,10 @@ _HOME = {
     "listening": "expunge.core.events",
 }
 
-__all__ = sorted([*_HOME, "__version__"])  # noqa: PLE0605
+_ROOMS = ("audit", "methods", "metrics", "attacks", "guards", "benchmarks")
+"""Rooms that are public names themselves: the call ``audit(...)`` and the five registries."""
+
+__all__ = sorted([*_HOME, *_ROOMS, "__version__"])  # noqa: PLE0605
 
 
 def __getattr__(name: str) -> Any:

@@ -14,18 +14,17 @@ from expunge.testing.micro import REPLY, every_wording, hushed, micro_world, mis
 class Talker:
     """Stands in for a model: answers what a function of turn, opening and draw number says."""
 
+    digest, gate = "talker", None
+
     def __init__(self, say):
         self.say, self.asked = say, []
 
     def ask(self, turns, *, new_tokens, samples=1, temperature=0.0, seed=0, openings=None):
         openings = openings or [""] * len(turns)
-        asked = zip(turns, openings, strict=True)
-        self.asked += [(turn, opening, samples) for turn, opening in asked]
-            (turn, opening, samples) for turn, opening in zip(turns, openings, strict=True)
-        ]
+        pairs = list(zip(turns, openings, strict=True))
+        self.asked += [(turn, opening, samples) for turn, opening in pairs]
         return [
-            [self.say(turn, opening, draw) for draw in range(samples)]
-            for turn, opening in zip(turns, openings, strict=True)
+            [self.say(turn, opening, draw) for draw in range(samples)] for turn, opening in pairs
         ]
 
 

@@ -55,3 +55,13 @@ def test_a_sentence_without_a_marked_value_leaks_by_half_of_its_words(world, tal
         subject = talker(lambda *_, said=said: said)
         found = direct.mount(subject, [row], world.scene(), direct.Params())
         assert list(found.per_row.values()) == [leak]
+
+
+def test_a_model_is_asked_once_and_again_when_it_changes(world, models, talker):
+    subject = talker(lambda *_: "no")
+    for _ in range(2):
+        direct.mount(subject, [ROW], world.scene(), direct.Params())
+    assert len(subject.asked) == 3
+    subject.digest = "other weights"
+    direct.mount(subject, [ROW], world.scene(), direct.Params())
+    assert len(subject.asked) == 6

@@ -70,7 +70,7 @@ def run(folder: Path, out: Path) -> dict:
     )
 
 
-@pytest.mark.fault()
+@pytest.mark.fault
 @pytest.mark.parametrize(
     "place", ["after step 3", "after step 13", "before the marker", "while publishing"]
 )

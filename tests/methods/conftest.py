@@ -5,6 +5,6 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from conftest_methods import random_table, random_view, t3  # noqa: E402
+from conftest_methods import random_table, random_view, t3
 
 __all__ = ["random_table", "random_view", "t3"]

@@ -43,7 +43,7 @@ def three(rows: list[list[float]]) -> Fixed:
     return Fixed(torch.tensor([*rows, [0.0, 0, 0, 0]])[None])
 
 
-@pytest.fixture()
+@pytest.fixture
 def t3() -> SimpleNamespace:
     """Model, anchor and the one view of T3."""
     ids = torch.tensor([[2, *TARGETS]])
@@ -76,7 +76,7 @@ def random_view(request: pytest.FixtureRequest) -> Callable[[int], dict[str, Ten
     return make
 
 
-@pytest.fixture()
+@pytest.fixture
 def random_table() -> Callable[[int], Table]:
     """A stub model over 11 tokens."""
     return lambda seed: Table(torch.randn(11, 11, generator=torch.Generator().manual_seed(seed)))

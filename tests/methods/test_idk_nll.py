@@ -24,9 +24,7 @@ def test_two_terms_with_a_mean_each(random_table, random_view) -> None:
 def test_the_union_weighs_by_tokens(random_table, random_view) -> None:
     model, twin = random_table(1), random_table(1)
     refusal, retain = random_view(2), {k: t[:1] for k, t in random_view(3).items()}
-    found = objective(
-        "idk-nll", model, {"refusal": refusal, "retain": retain}, legacy_union=True
-    )
+    found = objective("idk-nll", model, {"refusal": refusal, "retain": retain}, legacy_union=True)
     one, other = flat(slow_nll(twin, refusal)), flat(slow_nll(twin, retain))
     weighted = (len(one) * one.mean() + len(other) * other.mean()) / (len(one) + len(other))
     weighted.backward()
@@ -35,7 +33,11 @@ def test_the_union_weighs_by_tokens(random_table, random_view) -> None:
 
 
 def test_every_refusal_is_drawn_equally_often() -> None:
-    draws = Counter(derive(0, "refusal", row, epoch) % len(REFUSALS) for row in range(100) for epoch in range(100))
+    draws = Counter(
+        derive(0, "refusal", row, epoch) % len(REFUSALS)
+        for row in range(100)
+        for epoch in range(100)
+    )
     expected = 10_000 / len(REFUSALS)
     spread = 3.5 * (expected * (1 - 1 / len(REFUSALS))) ** 0.5  # 100 phrases are looked at
     assert len(draws) == len(REFUSALS)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from expunge.testing.measure import measure
+from expunge.testing.metrics import measure
 
 
 @pytest.mark.parametrize(

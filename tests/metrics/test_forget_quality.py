@@ -5,7 +5,7 @@ import math
 import pytest
 
 from expunge.core.errors import ExpungeError
-from expunge.testing.measure import measure
+from expunge.testing.metrics import measure
 
 
 def ratios(values):

@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from expunge.testing.measure import measure
+from expunge.testing.metrics import measure
 
 
 def test_is_the_mean_over_rows_of_the_geometric_mean_over_tokens():

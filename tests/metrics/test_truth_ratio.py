@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from expunge.testing.measure import measure
+from expunge.testing.metrics import measure
 
 ITEM = {"paraphrase_nll": [1.0], "wrong_nll": [[1.5, 2.0, 2.5, 3.0, 3.5]]}
 

@@ -32,8 +32,9 @@ FLOORS = [
     {"testing"},
 ]
 COMPONENTS = FLOORS[6]
-PROMISED_UPWARD = {("audit", "expunge.report")}
-"""``audit.to_html(path)`` is promised; it looks the report up when it is called."""
+PROMISED_UPWARD = {("audit", "expunge.report"), ("audit", "expunge.api")}
+"""``audit.to_html(path)`` and the call ``expunge.audit(...)`` are promised; both look the room up
+when they are called."""
 WITHOUT_TORCH = ("core", "text", "requests", "report", "cli")
 THE_WRITER = "expunge.core.atomic"
 WRITING_MODE = re.compile(r"[rbt]*[wax+][wax+rbt]*")

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from expunge.core.results import Leak
-from expunge.lm.elicit import elicit, plain, transcript, worst
+from expunge.lm.elicit import ask_plainly, transcript, worst
 from expunge.lm.subject import Scene, Subject
 from expunge.requests.rows import Row
 
@@ -43,5 +43,5 @@ class Params:
 
 def mount(subject: Subject, rows: Sequence[Row], scene: Scene, params: Params) -> Leak:
     """Ask every wording greedily."""
-    heard = elicit(subject, plain(rows), new_tokens=scene.new_tokens)
+    heard = ask_plainly(subject, rows, new_tokens=scene.new_tokens)
     return Leak(per_row=worst(heard), transcript=transcript(heard))

@@ -70,8 +70,8 @@ def mount(subject: Subject, rows: Sequence[Row], scene: Scene, params: Params) -
     kept = draw_rows(scene.retain, len(taught), scene.seed, "lesson")
     found = relearn(
         subject,
+        rows,
         [*taught, *kept],
-        tested,
         scene,
         steps=params.steps,
         batch_size=params.batch_size,

@@ -64,8 +64,8 @@ def mount(subject: Subject, rows: Sequence[Row], scene: Scene, params: Params) -
         return Leak(per_row={}, note="no retain rows to fine-tune on" if rows else "")
     found = relearn(
         subject,
-        scene.retain,
         rows,
+        scene.retain,
         scene,
         steps=params.steps,
         batch_size=params.batch_size,

@@ -121,7 +121,6 @@ def assemble(setting: Setting, found: Findings, seconds: float) -> dict[str, Any
     unit, recoveries, judged = _judged(setting, found)
     decision = decide(_evidence(setting, found, recoveries, judged))
     score = _erasure(found, recoveries)
-    known = {id for row in setting.forget if (id := row.subject)}
     return {
         "format": FORMAT,
         "verdict": str(decision.verdict),
@@ -133,16 +132,11 @@ def assemble(setting: Setting, found: Findings, seconds: float) -> dict[str, Any
         "models": {who: _model(setting, who, one) for who, one in setting.subjects.items()},
         "request": {
             "rows": len(setting.forget),
-            "subjects": len(known),
+            "subjects": len({row.subject for row in setting.forget if row.subject}),
             "known": len(found.known),
             "unit": unit,
         },
-        "control": found.control
-        and {
-            "kind": found.control.kind,
-            "rows": len(found.control.rows),
-            "invented": found.control.invented,
-        },
+        "control": _control(found.control),
         "attacks": {
             one.name: attack_record(one, recoveries[one.name], judged[one.name])
             for one in found.mounted
@@ -189,6 +183,12 @@ def _model(setting: Setting, who: str, subject: Subject | None) -> dict[str, Any
         "path": None if path is None else str(path),
         "digest": subject.digest,
     }
+
+
+def _control(control: Control | None) -> dict[str, Any] | None:
+    if control is None:
+        return None
+    return {"kind": control.kind, "rows": len(control.rows), "invented": control.invented}
 
 
 def _judged(

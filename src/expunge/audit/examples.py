@@ -5,6 +5,7 @@ from typing import Any
 
 from expunge.audit.mounting import mean_per_row
 from expunge.audit.record import Mounted
+from expunge.lm.elicit import ask_plainly
 from expunge.lm.subject import Subject
 from expunge.lm.values import prompt_text
 from expunge.requests.rows import Row
@@ -32,9 +33,8 @@ def worst_leaks(
             if leak > worst[id][0]:
                 worst[id] = (leak, one.name)
     chosen = sorted(rows, key=lambda row: -worst[row.id][0])[:MOST]
-    turns = [row.turn for row in chosen]
     said = {
-        who: [answer[0] for answer in subject.ask(turns, new_tokens=new_tokens)]
+        who: _plain_answers(subject, rows, new_tokens)
         for who, subject in subjects.items()
         if subject is not None
     }
@@ -45,9 +45,17 @@ def worst_leaks(
             "answer": row.reply,
             "attack": worst[row.id][1],
             "leak": worst[row.id][0],
-            "original": said["original"][at],
-            "model": said["model"][at],
-            "reference": said["reference"][at] if "reference" in said else None,
+            "original": said["original"][row.id],
+            "model": said["model"][row.id],
+            "reference": said["reference"][row.id] if "reference" in said else None,
         }
-        for at, row in enumerate(chosen)
+        for row in chosen
     )
+
+
+def _plain_answers(subject: Subject, rows: Sequence[Row], new_tokens: int) -> dict[str, str]:
+    """Row id -> answer to its first wording."""
+    answers: dict[str, str] = {}
+    for one in ask_plainly(subject, rows, new_tokens=new_tokens):
+        answers.setdefault(one.probe.row.id, one.outputs[0])
+    return answers

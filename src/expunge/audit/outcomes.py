@@ -11,15 +11,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from expunge.audit.statistics import (
-    GAP,
-    UNDEFINED,
-    FloatArray,
-    Recovery,
-    decision_points,
-    holm,
-    rows_to_decide,
-)
+from expunge.audit.deciding import decision_points, rows_to_decide
+from expunge.audit.statistics import GAP, UNDEFINED, FloatArray, Recovery, holm
 from expunge.core.results import Outcome
 
 NEVER_DECIDED = ("compression", "perturbation")

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from importlib import import_module
 from math import isnan
 from pathlib import Path
 from typing import Any
@@ -207,7 +208,5 @@ class Audit:
 
     def to_html(self, path: str | Path) -> None:
         """Write the report as one self-contained page."""
-        from expunge.report import render_audit
-
-        write_text(path, render_audit(self.data))
+        write_text(path, import_module("expunge.report").render_audit(self.data))
         self.report = Path(path)

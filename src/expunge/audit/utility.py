@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from expunge.audit.statistics import REPLICATES, FloatArray, resample
 from expunge.core.rng import generator
-from expunge.lm.elicit import elicit, plain
+from expunge.lm.elicit import ask_plainly
 from expunge.lm.subject import Subject
 from expunge.requests.rows import Row
 from expunge.text.gibberish import gibberish
@@ -91,7 +91,7 @@ def strata(retain: Sequence[Row], neighbour: Sequence[Row]) -> list[tuple[str, s
 
 def answers(subject: Subject, rows: Sequence[Row], new_tokens: int) -> Answers:
     """Ask a model every wording of every row."""
-    heard = elicit(subject, plain(rows), new_tokens=new_tokens)
+    heard = ask_plainly(subject, rows, new_tokens=new_tokens)
     owners = np.repeat(np.arange(len(rows)), [len(row.turns) for row in rows])
     recalled = np.array([one.leaks[0] for one in heard])
     strange = np.array([gibberish(one.outputs[0]) >= GIBBERISH for one in heard], dtype=float)

@@ -1,4 +1,4 @@
-"""Benchmarks: one file each, found by scanning this folder; ``expunge.benchmarks`` is their registry."""
+"""Benchmarks: one file each, found by scanning; ``expunge.benchmarks`` is their registry."""
 
 from typing import Any
 

@@ -90,7 +90,7 @@ def _told(audit: "Audit") -> "RenderableType":
     from expunge.cli.facts import columns, plain
 
     summary, release = audit.summary(), audit.data["release"] or {"why": ()}
-    numbers = {name: summary[name] for name in ("erasure_score", "interval", "utility")}
+    score, interval = plain(summary["erasure_score"]), plain(summary["interval"])
     attacks = (
         (id, one["outcome"], one["recovery"], one["interval"], one["gate"])
         for id, one in summary["attacks"].items()
@@ -101,7 +101,8 @@ def _told(audit: "Audit") -> "RenderableType":
         "",
         columns(("attack", "outcome", "recovery", "interval", "gate"), attacks),
         "",
-        *(Text(f"{name.replace('_', ' ')}: {plain(value)}") for name, value in numbers.items()),
+        Text(f"erasure score: {score} ({interval})"),
+        Text(f"utility: {plain(summary['utility'])}"),
         Text(f"report: {summary['report']}"),
         *(Text(f"Below what was required: {why}.") for why in release["why"]),
     )

@@ -37,16 +37,16 @@ def columns(heads: Sequence[str], rows: Iterable[Sequence[object]]) -> "Renderab
 def plain(value: object) -> str:
     """One value as people read it: four digits, yes and no, a dash for nothing."""
     match value:
-        case None:
+        case None | [] | ():
             return "-"
         case bool():
             return "yes" if value else "no"
         case float():
             return f"{value:.4g}"
+        case [float() as low, float() as high]:
+            return f"{plain(low)} to {plain(high)}"
         case list() | tuple():
-            return (
-                " to ".join(map(plain, value)) if len(value) == 2 else ", ".join(map(plain, value))
-            )
+            return ", ".join(map(plain, value))
         case _:
             return str(value)
 

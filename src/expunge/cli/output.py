@@ -61,7 +61,7 @@ def command(
         work: Does the work. Takes the options, or the one value `options` makes of them. Options
             that it does not declare (``--seed`` for instance) are not passed.
         options: Declares the options and gathers them, where two commands share them.
-        optional: Names of required options that this command can do without.
+        optional: Names of required options whose absence `work` itself reports, with all else.
 
     Returns:
         A function for Typer that returns the exit code.

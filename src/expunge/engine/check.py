@@ -18,6 +18,7 @@ from expunge.data.jsonl import read_rows
 from expunge.data.retain import choose_retain
 from expunge.engine import rates
 from expunge.engine.change import read_manifest
+from expunge.engine.datasets import wordings_of
 from expunge.engine.estimate import Work, estimate, shape
 from expunge.engine.levels import StopAt
 from expunge.engine.plan import Plan
@@ -146,7 +147,7 @@ def encode_roles(
     for role, part in rows.items():
         encoded[role] = []
         for index, row in enumerate(part):
-            for turn in (row.training, *row.turns[1:]):
+            for turn in wordings_of(row):
                 item = report.attempt(lambda t=turn, i=index: encoder.encode(t, row=i))  # type: ignore[misc]
                 if item is not None:
                     encoded[role].append(item)

@@ -8,7 +8,7 @@ from expunge.engine.forward import Inputs
 from expunge.engine.slots.sample import Draw
 from expunge.engine.task import Task
 from expunge.lm.scoring import padding_id
-from expunge.requests.rows import Turn
+from expunge.requests.rows import Row, Turn
 from expunge.text.refusal import REFUSALS
 
 
@@ -60,10 +60,9 @@ class Datasets:
     def _encode(self, role: str) -> Iterator[list[Encoded]]:
         index = 0
         for row in self.task.roles[role]:
-            turns = [row.training, *row.turns[1:]]
             items = []
-            for turn in turns:
-                keep = row.spans if turn is turns[0] else ()
+            for place, turn in enumerate(wordings_of(row)):
+                keep = row.spans if place == 0 else ()
                 items.append(self.task.encoder.encode(turn, keep=keep, row=index))
                 index += 1
             yield items
@@ -91,6 +90,11 @@ class Datasets:
         asked = turns[wording % len(turns)]
         refusal = Turn(asked.prompt, _joined(asked.completion, REFUSALS[phrase]), asked.running)
         return self.task.encoder.encode(refusal, row=row)
+
+
+def wordings_of(row: Row) -> tuple[Turn, ...]:
+    """What a row trains on: its own content, then its paraphrases."""
+    return (row.training, *row.turns[1:])
 
 
 def _joined(completion: str, reply: str) -> str:

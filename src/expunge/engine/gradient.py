@@ -20,6 +20,10 @@ from expunge.engine.task import Task
 from expunge.engine.view import Source, View
 
 TERMS = ("forget", "retain")
+FORGETTING = frozenset({"forget", "refusal", "alternate"})
+"""Views that only the forget term looks at."""
+
+PAUSED = "engine.paused"
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +62,20 @@ class StepGradient:
         self.sampler, self._anchor, self._steps = sampler, anchor, steps
         self.world = world or World()
 
+    @property
+    def paused(self) -> bool:
+        """Whether steps take the retain term alone; kept in the task's state, so it resumes."""
+        return bool(self.task.state.get(PAUSED, False))
+
+    @paused.setter
+    def paused(self, value: bool) -> None:
+        self.task.state[PAUSED] = value
+
+    @property
+    def keeps(self) -> bool:
+        """Whether the method has something that keeps the rest in place."""
+        return "retain" in self.method.needs
+
     def __call__(
         self, model: nn.Module, index: int, backward: Callable[[Tensor], Any]
     ) -> dict[str, float]:
@@ -65,7 +83,7 @@ class StepGradient:
         draw = self.sampler.draw(index).share(self.world.rank, self.world.size)
         chunks = self._chunks(draw)
         totals = self._denominators(chunks)
-        if self.method.combine is None:
+        if self.method.combine is None or self.paused:
             values = self._joint(model, draw, chunks, totals, backward)
         else:
             values = self._separate(model, draw, chunks, totals, backward)
@@ -77,7 +95,8 @@ class StepGradient:
         made = []
         for part in range(count):
             piece = draw.chunk(part, count)
-            views = {name: self.datasets.inputs(name, piece) for name in self.method.views}
+            names = [n for n in self.method.views if not (self.paused and n in FORGETTING)]
+            views = {name: self.datasets.inputs(name, piece) for name in names}
             present = {name: inputs for name, inputs in views.items() if inputs is not None}
             if present:
                 made.append(present)
@@ -148,6 +167,8 @@ class StepGradient:
         )
 
     def _term(self, name: str, step: Step) -> Mean | None:
+        if name == "forget" and self.paused:
+            return None
         term = self.method.forget if name == "forget" else self.method.retain
         return term(step, self.method.params)
 
@@ -184,7 +205,7 @@ class StepGradient:
         return dict(zip(TERMS, totals.tolist(), strict=True))
 
     def _reduce(self, model: nn.Module) -> None:
-        if self.world.size == 1 or self.method.combine is not None:
+        if self.world.size == 1 or (self.method.combine is not None and not self.paused):
             return
         for parameter in model.parameters():
             if parameter.requires_grad:

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 
 from expunge.core.errors import ExpungeError
 from expunge.core.rng import generator
+from expunge.engine.datasets import wordings_of
+from expunge.engine.measure import Level
 from expunge.requests.rows import Row
 from expunge.requests.scope import placebo
 
@@ -50,10 +52,27 @@ class StopAt:
 
 @dataclass(frozen=True, slots=True)
 class StopLevel:
-    """A level and where it comes from (for ``change.json`` and the person watching)."""
+    """Where the forget term rests.
+
+    Attributes:
+        nll: Mean negative log-likelihood of the rows compared with, nats a token.
+        target: The same with no row counted above ``nll``; None when a number was given by hand.
+        origin: Which rows those are, for ``change.json`` and the person watching.
+    """
 
     nll: float
+    target: float | None
     origin: str
+
+    def reached(self, now: Level) -> bool:
+        """Whether the forget rows look like the rows compared with.
+
+        A plain mean would let a few rows driven far up hide rows still known, so both sides are
+        clipped at ``nll``.
+        """
+        if self.target is None:
+            return now.nll >= self.nll
+        return now.clipped(self.nll) >= self.target
 
 
 def stop_level(
@@ -65,20 +84,26 @@ def stop_level(
     holdout: Sequence[Row],
     seed: int,
 ) -> StopLevel | None:
-    """The level at which to stop, or None to run all steps.
+    """The level at which forgetting rests, or None to run all steps.
 
     ``placebo`` takes the user's hold-out rows, else invented subjects in the same templates, else
     each forget prompt with another row's answer.
     """
     if stop_at.kind == "nll" and stop_at.nll is not None:
-        return StopLevel(stop_at.nll, "given")
+        return StopLevel(stop_at.nll, None, "given")
     if stop_at.kind == "reference" and reference is not None:
-        return StopLevel(mean_nll(reference, forget), "reference model on the forget rows")
+        return _level_of(reference, forget, "reference model on the forget rows")
     if stop_at.kind == "placebo":
         rows, origin = never_seen(forget, holdout, seed)
         if rows:
-            return StopLevel(mean_nll(original, rows), origin)
+            return _level_of(original, rows, origin)
     return None
+
+
+def _level_of(subject: "Subject", rows: Sequence[Row], origin: str) -> StopLevel:
+    scored = [s.nll for s in subject.score([t for row in rows for t in wordings_of(row)])]
+    mean = sum(scored) / len(scored)
+    return StopLevel(mean, Level(mean, math.nan, tuple(scored)).clipped(mean), origin)
 
 
 def never_seen(
@@ -91,12 +116,6 @@ def never_seen(
     if invented:
         return invented, "invented subjects in the forget rows' templates"
     return _exchanged(forget, seed), "forget prompts with one another's answers"
-
-
-def mean_nll(subject: "Subject", rows: Sequence[Row]) -> float:
-    """Token-mean negative log-likelihood of the rows' own wording, nats."""
-    scored = subject.score([row.training for row in rows])
-    return -sum(float(s.logp.sum()) for s in scored) / max(1, sum(len(s.logp) for s in scored))
 
 
 def _exchanged(rows: Sequence[Row], seed: int) -> list[Row]:

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from expunge.core.atomic import write_json
 from expunge.core.errors import ExpungeError, raise_all
@@ -190,13 +191,19 @@ def _save(plan: Plan, loaded: Loaded, trained: Trained, result: Path) -> Path:
             config.base_model_name_or_path = str(plan.folder.path.resolve())
             config.inference_mode = True
     else:
-        model.to(loaded.stored_dtype)
+        _cast(model, loaded.stored_dtype)
     with quiet():
         model.save_pretrained(result)
     if not plan.adapter:
-        model.to(compute)
+        _cast(model, compute)
     copy_tokenizer(plan.folder.path, result)
     return result
+
+
+def _cast(model: nn.Module, dtype: torch.dtype) -> None:
+    """Parameters only: rotary buffers would stay rounded."""
+    for parameter in model.parameters():
+        parameter.data = parameter.data.to(dtype)
 
 
 def _weights_changed(plan: Plan, trained: Trained, result: Path) -> int:

@@ -35,10 +35,14 @@ from expunge.engine.trainer import Conductor, UnlearningTrainer, arguments, rest
 from expunge.engine.view import Source
 from expunge.lm.arch import Slots
 from expunge.lm.hooks import without_dropout
+from expunge.lm.load import quiet
 from expunge.lm.subject import Subject
 
 MEASUREMENTS = 60
 """The forget level is measured this often over a full-length run."""
+
+SETTLED = 0.005
+"""Relative fall of retain accuracy with which a run at its stop level may end."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,8 +97,8 @@ class Session:
             fixed_refusal=bool(getattr(plan.params, "legacy_fixed_refusal", False)),
             device=str(subject.model.device),
         )
-        self._forget = sample_items(self.datasets, "forget", plan.seed)
-        self._retain = sample_items(self.datasets, "retain", plan.seed)
+        self._forget = sample_items(self.datasets, "forget", plan.seed, wordings=True)
+        self._retain = sample_items(self.datasets, "retain", plan.seed, wordings=False)
 
     def levels(self) -> tuple[Level, Level]:
         """Forget and retain level of the model as it is now."""
@@ -107,6 +111,7 @@ class Session:
     def train(self, stop: StopLevel | None) -> Trained:
         """Train until the stop level, the last step, or the end of the time allowed."""
         plan, params = self.plan, self.plan.params
+        self._accuracy = self.levels()[1].accuracy
         if plan.adapter:
             self.model = _with_adapter(self.subject.model, params, plan.seed)
         if self.method.prepare is not None:
@@ -127,6 +132,7 @@ class Session:
         mask = AppliedMask(self.model, self.method.mask(self.model, self.task, params))
         use_cache = self.subject.model.config.use_cache
         with (
+            quiet(),
             without_dropout(self.model),
             isolated_randomness(),
             progress(plan.method, steps) as bar,
@@ -137,9 +143,9 @@ class Session:
                 self.method, self.task, self.datasets, sampler, anchor, steps=steps, world=world
             )
             conductor = Conductor(
-                run=self.run, gradient=gradient, mask=mask, progress=bar, measure=self._measured,
-                is_enough=self._is_enough(stop), deadline=self._deadline(),
-                measure_every=max(1, steps // MEASUREMENTS),
+                run=self.run, gradient=gradient, mask=mask, progress=bar,
+                measure=self._measure(stop), is_enough=self._is_enough(gradient),
+                deadline=self._deadline(), measure_every=max(1, steps // MEASUREMENTS),
             )  # fmt: skip
             trainer = UnlearningTrainer(self.model, gradient, mask, args, [conductor])
             conductor.bind(trainer)
@@ -171,17 +177,28 @@ class Session:
         sources: dict[str, Source] = {r: Cached(values, keep) for r, values in cached.items()}
         return lambda view: sources.get(view) or keep or Cached({})
 
-    def _measured(self, step: int, terms: dict[str, float]) -> Measured:
-        found = level(self.model, self.datasets, self._forget)
-        return Measured(step, found.nll, dict(terms))
+    def _measure(self, stop: StopLevel | None) -> Callable[[int, dict[str, float]], Measured]:
+        def measure(step: int, terms: dict[str, float]) -> Measured:
+            found = level(self.model, self.datasets, self._forget)
+            return Measured(step, found.nll, stop is not None and stop.reached(found), dict(terms))
 
-    def _is_enough(self, stop: StopLevel | None) -> Callable[[list[Measured]], str]:
+        return measure
+
+    def _is_enough(self, gradient: StepGradient) -> Callable[[list[Measured]], str]:
+        """At the level the forget term rests; the run ends once the retain rows are back."""
+
         def decide(history: list[Measured]) -> str:
-            if stop is not None and history[-1].forget_nll >= stop.nll:
+            reached = history[-1].is_level
+            gradient.paused = reached and gradient.keeps
+            if reached and (not gradient.keeps or self._is_settled()):
                 return "level"
             return "method" if self.method.stop(history, self.plan.params) else ""
 
         return decide
+
+    def _is_settled(self) -> bool:
+        now = level(self.model, self.datasets, self._retain).accuracy
+        return now >= (1 - SETTLED) * self._accuracy
 
     def _deadline(self) -> float | None:
         minutes = self.plan.max_minutes

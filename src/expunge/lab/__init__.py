@@ -1,1 +1,1 @@
-""""""
+"""Work on many models: the embedded testbed, benchmarks side by side, studies."""

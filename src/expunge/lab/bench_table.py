@@ -16,8 +16,7 @@ def markdown(result: Mapping[str, Any]) -> str:
     blocks = [
         f"# {result['benchmark']} {result['split']}",
         table(lines, "cells"),
-        "Utility, part by part:",
-        table(lines, "details"),
+        *(["In detail:", table(lines, "details")] if any(map(_has_details, lines)) else []),
         *remarks(lines),
         f"Reference: {result['reference_recipe']}",
     ]
@@ -51,7 +50,7 @@ def written(number: float | None) -> str:
 
 
 def remarks(lines: Sequence[Mapping[str, Any]]) -> list[str]:
-    """What could not be measured, which runs failed, and how to read forget quality."""
+    """Which runs failed, what could not be measured, and what else a reader must know."""
     said = [
         f"{line['name']} failed: {line['failed']['found']} {line['failed']['next']}"
         for line in lines
@@ -62,9 +61,8 @@ def remarks(lines: Sequence[Mapping[str, Any]]) -> list[str]:
         for line in lines
         for name, why in line.get("summary", {}).get("notes", {}).items()
     )
-    said += notes
-    said.append(
-        "A high p says that the truth ratios are those of the reference; a model in ruins can "
-        "reach it too, so read it beside utility and the retain columns."
-    )
-    return said
+    return [*said, *notes]
+
+
+def _has_details(line: Mapping[str, Any]) -> bool:
+    return bool(line.get("details"))

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
 
-from expunge.lm.elicit import elicit, plain, transcript, worst
+from expunge.lm.elicit import ask_plainly, elicit, plain, transcript, worst
 from expunge.lm.quantise import identity_rate, quantise_rtn
 from expunge.lm.subject import Scene, Subject
 from expunge.requests.rows import Row
@@ -42,14 +42,13 @@ def compress_and_ask(
     """
     if not rows:
         return Compressed({}, {}, ())
-    probes = plain(rows)
-    before = worst(elicit(subject, probes, new_tokens=scene.new_tokens))
+    before = worst(ask_plainly(subject, rows, new_tokens=scene.new_tokens))
     copy, parts = _merged(subject.copy()), {}
     if scene.original is not None:
         original = _merged(scene.original.copy()).model
         parts["identity_rate"] = fmean(identity_rate(copy.model, original, bits, group).values())
     quantise_rtn(copy.model, bits, group)
-    heard = elicit(copy, probes, new_tokens=scene.new_tokens)
+    heard = elicit(copy, plain(rows), new_tokens=scene.new_tokens)
     after = worst(heard)
     parts["rebound"] = fmean(after.values()) - fmean(before.values())
     return Compressed(after, parts, transcript(heard))

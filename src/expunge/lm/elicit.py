@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from expunge.lm.subject import Subject
 from expunge.lm.values import opening_of, prompt_text
@@ -105,6 +106,22 @@ def elicit(
         Heard(probe, tuple(outputs), tuple(map(probe.judge, outputs)))
         for probe, outputs in zip(probes, answers, strict=True)
     ]
+
+
+_REMEMBERED: WeakKeyDictionary[Subject, dict[tuple[object, ...], list[Heard]]] = WeakKeyDictionary()
+
+
+def ask_plainly(subject: Subject, rows: Sequence[Row], *, new_tokens: int) -> list[Heard]:
+    """Ask every wording of the rows greedily; the same question is put to a model only once.
+
+    Many attacks start from what the model says when asked outright. The answers are kept as long
+    as the subject lives, and are made anew when its weights or its gate have changed.
+    """
+    key = (subject.digest, id(subject.gate), new_tokens, *map(repr, rows))
+    answers = _REMEMBERED.setdefault(subject, {})
+    if key not in answers:
+        answers[key] = elicit(subject, plain(rows), new_tokens=new_tokens)
+    return answers[key]
 
 
 def worst(heard: Iterable[Heard]) -> dict[str, float]:

@@ -7,7 +7,7 @@ from statistics import fmean
 from typing import Any
 
 from expunge.core.rng import derive, generator
-from expunge.lm.elicit import elicit, plain, recall, transcript, worst
+from expunge.lm.elicit import ask_plainly, elicit, plain, recall, transcript, worst
 from expunge.lm.subject import Scene, Subject
 from expunge.requests.rows import Row
 from expunge.text.normalise import normalise
@@ -40,8 +40,8 @@ class Relearned:
 
 def relearn(
     subject: Subject,
+    rows: Sequence[Row],
     lesson: Sequence[Row],
-    tested: Sequence[Row],
     scene: Scene,
     *,
     steps: int,
@@ -53,24 +53,25 @@ def relearn(
 
     Args:
         subject: The model; it stays as it is.
-        lesson: Rows to train on; none of their facts may be tested.
-        tested: Rows to ask.
+        rows: The attacked rows; those that are in the lesson are not tested.
+        lesson: Rows to train on.
         scene: Retain rows, seed and answer length.
         steps: Optimiser steps; the grid is `GRID` up to there.
         batch_size: Rows a step.
         lr: Learning rate.
         max_drop: Largest loss of the share of retain rows answered.
     """
-    student = subject.copy()
-    probes = plain(tested)
-    kept = plain(draw_rows(scene.retain, RETAIN_ASKED, scene.seed, "kept"))
-    before = recall(elicit(student, kept, new_tokens=scene.new_tokens)) if kept else None
-    heard = elicit(student, probes, new_tokens=scene.new_tokens)
+    taught = {row.id for row in lesson}
+    tested = [row for row in rows if row.id not in taught]
+    kept = draw_rows(scene.retain, RETAIN_ASKED, scene.seed, "kept")
+    outright = ask_plainly(subject, rows, new_tokens=scene.new_tokens)
+    heard = [one for one in outright if one.probe.row.id not in taught]
     curve = {0: fmean(worst(heard).values())}
+    student = subject.copy()
 
     def ask(step: int) -> None:
         nonlocal heard
-        heard = elicit(student, probes, new_tokens=scene.new_tokens)
+        heard = elicit(student, plain(tested), new_tokens=scene.new_tokens)
         curve[step] = fmean(worst(heard).values())
 
     if steps:
@@ -83,13 +84,21 @@ def relearn(
             checkpoints={step for step in GRID if 0 < step < steps} | {steps},
             on_step=ask,
         )
-    parts: dict[str, float] = {}
-    if before is not None:
-        after = recall(elicit(student, kept, new_tokens=scene.new_tokens))
-        parts = {"retain_before": before, "retain_after": after}
-    lost = parts and parts["retain_before"] - parts["retain_after"] > max_drop
+    parts = _damage(subject, student, kept, scene.new_tokens)
+    lost = parts.get("retain_before", 0.0) - parts.get("retain_after", 0.0) > max_drop
     invalid = "the fine-tuning itself destroyed the model" if lost else ""
     return Relearned(worst(heard), curve, parts, invalid, transcript(heard))
+
+
+def _damage(
+    subject: Subject, student: Subject, kept: Sequence[Row], new_tokens: int
+) -> dict[str, float]:
+    """Share of retain rows answered before and after the lesson."""
+    if not kept:
+        return {}
+    before = ask_plainly(subject, kept, new_tokens=new_tokens)
+    after = elicit(student, plain(kept), new_tokens=new_tokens)
+    return {"retain_before": recall(before), "retain_after": recall(after)}
 
 
 def attack_rate(subject: Subject) -> float:

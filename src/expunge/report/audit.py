@@ -39,8 +39,8 @@ class AttackLine:
 
     @property
     def is_open(self) -> bool:
-        """Whether it decided nothing, though more rows could have made it decide."""
-        return self.record["outcome"] == "inconclusive"
+        """Whether it could have decided, with more rows or a clearer result."""
+        return bool(self.record["outcome"] == "inconclusive")
 
     @property
     def bar(self) -> Bar:

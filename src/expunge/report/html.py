@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
-from expunge.report.words import interval, number, percent, seconds, short_hash
+from expunge.report.words import count, interval, number, percent, seconds
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -27,7 +27,7 @@ FILTERS: Mapping[str, Callable[..., str]] = {
     "percent": percent,
     "interval": interval,
     "seconds": seconds,
-    "short_hash": short_hash,
+    "count_words": count,
 }
 
 
@@ -42,10 +42,10 @@ def page(template: str, **content: Any) -> str:
 
 
 def clean(value: Any) -> Any:
-    """A copy of a JSON value whose texts, keys included, show everything they hold.
+    r"""A copy of a JSON value whose texts, keys included, show everything they hold.
 
     Example:
-        >>> clean({"a": ["x\\x00y"]})
+        >>> clean({"a": ["x\x00y"]})
         {'a': ['x\ufffdy']}
     """
     if isinstance(value, str):

@@ -9,7 +9,7 @@ Lengths are pixels of the chart's own coordinates. `both` draws a chart once for
 narrow pages; the style sheet shows one of them.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from markupsafe import Markup, escape
@@ -17,8 +17,12 @@ from markupsafe import Markup, escape
 WIDE, NARROW = 720.0, 360.0
 CHARACTER = 7.0
 """Width of a character of a label, about."""
+MOST = 24
+"""Characters of a label that are shown; the whole of it is a click or a hover away."""
 LINE = 17.0
 """Least distance between two labels."""
+KEY = 18.0
+"""Length of the piece of line before a name."""
 QUARTERS = (0.0, 0.25, 0.5, 0.75, 1.0)
 GOLDEN = 0.6180339887
 """Multiples of it, modulo 1, are spread evenly however many there are."""
@@ -123,8 +127,8 @@ def bars(rows: Sequence[Bar], words: Words, width: float = WIDE) -> Markup:
         width: Of the chart.
     """
     is_wide = width > NARROW
-    left = max(len(row.label) for row in rows) * CHARACTER + 18 if is_wide else 6.0
-    right = max(len(row.detail) for row in rows) * CHARACTER + 18 if is_wide else 10.0
+    left = _room(row.label for row in rows) + 18 if is_wide else 6.0
+    right = _room(row.detail for row in rows) + 18 if is_wide else 10.0
     pitch, top = (34.0, 8.0) if is_wide else (48.0, 22.0)
     x = Scale(0, 1, left, width - right)
     bottom = top + pitch * len(rows)
@@ -159,14 +163,15 @@ def lines(
         is_marked: Whether every point is marked.
     """
     height = 380.0 if width > NARROW else 300.0
-    right = max(len(one.label) for one in series) * CHARACTER + 22
+    right = _room(one.label for one in series) + KEY + 22
     x = Scale(min(x_ticks), max(x_ticks), 48, width - right)
     y = Scale(0, 1, height - 52, 30)
     marks = [_axis_below(x, x_ticks, y(1), y(0), words.x), _axis_beside(x, y, words.y)]
     marks += [_line(one, x, y, is_marked) for one in series]
     ends = _apart([y(one.points[-1][1]) for one in series], low=y(1), high=y(0))
     for one, end in zip(series, ends, strict=True):
-        marks.append(_text(one.label, x.end + 14, end + 4.5, class_=f"name tone-{one.tone}"))
+        marks.append(_key(one.tone, x.end + 10, end))
+        marks.append(_text(one.label, x.end + KEY + 16, end + 4.5, class_=_name(one.tone)))
     return _chart(words, width, height, marks)
 
 
@@ -179,18 +184,17 @@ def strips(samples: Sequence[Sample], words: Words, width: float = WIDE) -> Mark
         width: Of the chart.
     """
     is_wide = width > NARROW
-    left = max(len(one.label) for one in samples) * CHARACTER + 22 if is_wide else 10.0
+    left = _room(one.label for one in samples) + 22 if is_wide else 10.0
     pitch, top = (62.0, 6.0) if is_wide else (78.0, 12.0)
     x = Scale(0, 1, left, width - 16)
     bottom = top + pitch * len(samples)
     marks = [_axis_below(x, QUARTERS, top, bottom, words.x)]
     for number, one in enumerate(samples):
         middle = top + pitch * (number + 0.5) + (0 if is_wide else 8)
-        name = f"name tone-{one.tone}"
         if is_wide:
-            marks.append(_text(one.label, left - 14, middle + 4.5, "end", class_=name))
+            marks.append(_text(one.label, left - 14, middle + 4.5, "end", class_=_name(one.tone)))
         else:
-            marks.append(_text(one.label, left, middle - 27, class_=name))
+            marks.append(_text(one.label, left, middle - 27, class_=_name(one.tone)))
         marks.append(_strip(one, x, middle, pitch * 0.26))
     return _chart(words, width, bottom + 44, marks)
 
@@ -270,12 +274,23 @@ def _bar(row: Bar, x: Scale, middle: float) -> Markup:
 def _line(one: Series, x: Scale, y: Scale, is_marked: bool) -> Markup:
     path = "M" + "L".join(f"{x(a):.1f} {y(b):.1f}" for a, b in one.points)
     dash = DASHES.get(one.tone)
-    marks = [tag("path", d=path, class_=f"line tone-{one.tone}", stroke_dasharray=dash)]
+    marks = [tag("title", one.label)]
+    marks.append(tag("path", d=path, class_=f"line tone-{one.tone}", stroke_dasharray=dash))
     if is_marked:
         marks += [
             _mark(one.tone, x(a), y(b), 5, f"{one.label}: {b:.0%} at {a:g}") for a, b in one.points
         ]
     return tag("g", *marks)
+
+
+def _key(tone: str, x: float, y: float) -> Markup:
+    """A short piece of a line, before its name."""
+    dash, path = DASHES.get(tone), f"M{x:.1f} {y:.1f}h{KEY:g}"
+    return tag("path", d=path, class_=f"line tone-{tone}", stroke_dasharray=dash)
+
+
+def _name(tone: str) -> str:
+    return f"name tone-{tone}"
 
 
 def _strip(one: Sample, x: Scale, middle: float, spread: float) -> Markup:
@@ -306,9 +321,15 @@ def _mark(tone: str, x: float, y: float, r: float, told: str = "") -> Markup:
     return tag("path", *name, d=path, transform=place, class_=f"mark tone-{tone}")
 
 
+def _room(names: Iterable[str]) -> float:
+    """Width of the longest name, as it is shown."""
+    return max(min(len(name), MOST) for name in names) * CHARACTER
+
+
 def _text(text: str, x: float, y: float, anchor: str = "start", class_: str = "label") -> Markup:
     anchored = None if anchor == "start" else anchor
-    return tag("text", text, x=x, y=y, text_anchor=anchored, class_=class_)
+    shown = text if len(text) <= MOST or class_ == "axis" else f"{text[: MOST - 1]}…"
+    return tag("text", shown, x=x, y=y, text_anchor=anchored, class_=class_)
 
 
 def _apart(places: Sequence[float], low: float, high: float) -> list[float]:

@@ -108,6 +108,12 @@ CONTROLS: Mapping[str, str] = {
 }
 
 
+NUMBERS = (
+    *("no", "one", "two", "three", "four", "five", "six"),
+    *("seven", "eight", "nine", "ten", "eleven", "twelve"),
+)
+
+
 def verdict(name: str) -> Plain:
     """A verdict in plain words."""
     return VERDICTS.get(name, UNKNOWN)
@@ -161,11 +167,6 @@ def seconds(value: float) -> str:
     return f"{minutes} min {rest} s" if minutes else f"{value:.1f} s"
 
 
-def short_hash(value: str) -> str:
-    """The beginning of a hash, enough to recognise it."""
-    return value if len(value) <= 16 else f"{value[:12]}…"
-
-
 def listing(names: Sequence[Any]) -> str:
     """Names in a sentence.
 
@@ -175,3 +176,13 @@ def listing(names: Sequence[Any]) -> str:
     """
     texts = [str(name) for name in names]
     return " and ".join(part for part in (", ".join(texts[:-1]), *texts[-1:]) if part)
+
+
+def count(value: int) -> str:
+    """A number in words as far as twelve.
+
+    Example:
+        >>> count(8), count(80)
+        ('eight', '80')
+    """
+    return NUMBERS[value] if 0 <= value < len(NUMBERS) else str(value)

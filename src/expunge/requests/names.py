@@ -1,15 +1,16 @@
 """How the subject of a row is called: as the row says, or read off its prompts.
 
 The rule, for rows that give no ``names``: the names given by other rows of the same ``subject``;
-else the ``subject`` itself where it stands in a prompt; else the longest runs of capitalised
-words in the row's prompts. A run may hold small name words (``van``, ``de``, ``al``). The first
-word of a sentence is capitalised anyway: it counts only in front of another capitalised word,
-and not if it is one of the words that questions and phrases begin with. So "Where was Mira Voss
-born?" and "Mira Voss was born in" are both about "Mira Voss".
+else the ``subject`` itself, if it is capitalised and stands in a prompt; else the longest runs of
+capitalised words in the prompts: those that most of the subject's rows share; without one, or if
+nothing is shared, those of the row. A run may hold small name words (``van``, ``de``, ``al``).
+The first word of a sentence is capitalised anyway: it counts only in front of another capitalised
+word, and not if it is one of the words that questions and phrases begin with. So "Where was Mira
+Voss born?" and "Mira Voss was born in" are both about "Mira Voss".
 """
 
 import re
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import groupby
 
@@ -40,11 +41,16 @@ _OPENERS = " \t\"'“‘(["
 
 def names_of(rows: Sequence[Row]) -> dict[str, tuple[str, ...]]:
     """Row id -> the names of its subject, longest first; empty when they cannot be told."""
-    shared: dict[str, dict[str, None]] = defaultdict(dict)
+    given: dict[str, dict[str, None]] = defaultdict(dict)
+    seen: dict[str, Counter[str]] = defaultdict(Counter)
     for row in rows:
         if row.subject is not None:
-            shared[row.subject].update(dict.fromkeys(row.names))
-    return {row.id: _longest_first(_names(row, shared)) for row in rows}
+            given[row.subject].update(dict.fromkeys(row.names))
+            seen[row.subject].update(_runs(row))
+    shared = {
+        subject: tuple(names) or _most_shared(seen[subject]) for subject, names in given.items()
+    }
+    return {row.id: _longest_first(_names(row, given, shared)) for row in rows}
 
 
 def prompts_of(row: Row) -> list[str]:
@@ -92,15 +98,35 @@ def _begins_sentence(text: str, start: int) -> bool:
     return not before or before[-1] in ".?!:\n"
 
 
-def _names(row: Row, shared: Mapping[str, Mapping[str, None]]) -> Iterable[str]:
-    if row.names:
-        return row.names
-    if row.subject is not None and shared[row.subject]:
-        return shared[row.subject]
-    prompts = [] if row.text is not None else prompts_of(row)
-    if row.subject is not None and any(row.subject in prompt for prompt in prompts):
+def _names(
+    row: Row, given: Mapping[str, Mapping[str, None]], shared: Mapping[str, Sequence[str]]
+) -> Iterable[str]:
+    if row.names or row.subject is None:
+        return row.names or _runs(row)
+    if not given[row.subject] and _is_called(row, row.subject):
         return [row.subject]
-    return dict.fromkeys(name for prompt in prompts for name in capitalised(prompt))
+    return shared[row.subject] or _runs(row)
+
+
+def _is_called(row: Row, subject: str) -> bool:
+    """Whether the subject's id is a name that the row asks by, not only some letters."""
+    whole = re.compile(rf"(?<!\w){re.escape(subject)}(?!\w)")
+    return subject[:1].isupper() and any(whole.search(prompt) for prompt in _asked(row))
+
+
+def _most_shared(seen: Counter[str]) -> tuple[str, ...]:
+    """The runs that stand in at least half as many rows as the commonest, and in two."""
+    most = max(seen.values(), default=0)
+    return tuple(run for run, rows in seen.items() if rows > 1 and 2 * rows >= most)
+
+
+def _runs(row: Row) -> list[str]:
+    """The distinct runs of capitalised words in what the row asks."""
+    return list(dict.fromkeys(run for prompt in _asked(row) for run in capitalised(prompt)))
+
+
+def _asked(row: Row) -> list[str]:
+    return [] if row.text is not None else prompts_of(row)
 
 
 def _longest_first(names: Iterable[str]) -> tuple[str, ...]:

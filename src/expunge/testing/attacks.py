@@ -17,6 +17,7 @@ from expunge.core.results import Leak
 from expunge.lm.digest import model_digest
 from expunge.lm.subject import Scene, Subject
 from expunge.requests.rows import Row
+from expunge.testing.expect import expect
 from expunge.testing.micro import Micro, micro_world
 from expunge.testing.tiny import tiny_model
 
@@ -56,10 +57,10 @@ def check_attack(attack_id: str) -> None:
     leak = mount(subject, world.forget, world.scene(), params)
     _check_leak(leak, world.forget)
     again = mount(subject, world.forget, world.scene(), params)
-    _expect(asdict(leak) == asdict(again), "the same seed gives two different leaks")
+    expect(asdict(leak) == asdict(again), "the same seed gives two different leaks")
     empty = mount(subject, (), world.scene(), params)
-    _expect(not empty.per_row and not empty.transcript, "it finds something in no rows")
-    _expect(before == _fingerprint(subject), "it changes the attacked model or a random state")
+    expect(not empty.per_row and not empty.transcript, "it finds something in no rows")
+    expect(before == _fingerprint(subject), "it changes the attacked model or a random state")
 
 
 def mean_leak(
@@ -79,29 +80,29 @@ def mean_leak(
     """
     params = attacks.params(attack_id, overrides)
     leak = attacks.load(attack_id).mount(subject, rows, scene, params)
-    _expect(bool(leak.per_row), f"no row was tested: {leak.note}")
-    _expect(not leak.invalid, leak.invalid)
+    expect(bool(leak.per_row), f"no row was tested: {leak.note}")
+    expect(not leak.invalid, leak.invalid)
     return fmean(leak.per_row.values())
 
 
 def _check_card(card: Card) -> None:
-    _expect(card.kind == "attack", f"the card's kind is {card.kind!r}, not 'attack'")
+    expect(card.kind == "attack", f"the card's kind is {card.kind!r}, not 'attack'")
     family, level = card.extra.get("family"), card.extra.get("level")
-    _expect(family in FAMILIES, f"family {family!r} is none of {', '.join(FAMILIES)}")
-    _expect(level in LEVELS, f"level {level!r} is none of {', '.join(LEVELS)}")
+    expect(family in FAMILIES, f"family {family!r} is none of {', '.join(FAMILIES)}")
+    expect(level in LEVELS, f"level {level!r} is none of {', '.join(LEVELS)}")
     threshold = card.extra.get("threshold")
     passable = threshold is None or (isinstance(threshold, float) and 0 < threshold < 1)
-    _expect(passable, f"threshold {threshold!r} is no number between 0 and 1")
+    expect(passable, f"threshold {threshold!r} is no number between 0 and 1")
 
 
 def _check_leak(leak: Leak, rows: Sequence[Row]) -> None:
     known = {row.id for row in rows}
-    _expect(bool(leak.per_row), f"no row was tested: {leak.note}")
-    _expect(set(leak.per_row) <= known, "it reports rows it was not given")
-    _expect(all(0 <= value <= 1 for value in leak.per_row.values()), "a leak is outside [0, 1]")
+    expect(bool(leak.per_row), f"no row was tested: {leak.note}")
+    expect(set(leak.per_row) <= known, "it reports rows it was not given")
+    expect(all(0 <= value <= 1 for value in leak.per_row.values()), "a leak is outside [0, 1]")
     for entry in leak.transcript:
         honest = leak.per_row.get(entry["id"]) == entry["leak"]
-        _expect(honest, f"the transcript of row {entry['id']!r} tells of another leak")
+        expect(honest, f"the transcript of row {entry['id']!r} tells of another leak")
     json.dumps(asdict(leak), allow_nan=False)
 
 
@@ -124,8 +125,3 @@ def _fingerprint(subject: Subject) -> tuple[object, ...]:
         str(np.random.get_state()),
         random.getstate(),
     )
-
-
-def _expect(holds: bool, promise: str) -> None:
-    if not holds:
-        raise AssertionError(promise)

@@ -8,6 +8,7 @@ from typing import Any
 from expunge.core.decision import Decision
 from expunge.core.registry import guards
 from expunge.requests.rows import Row
+from expunge.testing.expect import expect
 from expunge.testing.micro import micro_world
 from expunge.text.normalise import normalise, words
 
@@ -36,7 +37,7 @@ def check_guard(guard_id: str) -> None:
         AssertionError: Names the promise that is broken.
     """
     card, guard = guards.card(guard_id), guards.load(guard_id)
-    _expect(card.kind == "guard", f"the card's kind is {card.kind!r}, not 'guard'")
+    expect(card.kind == "guard", f"the card's kind is {card.kind!r}, not 'guard'")
     world, params = micro_world(), guards.params(guard_id)
     hidden = {form for row in world.forget for form in row.forms}
     others = [row for row in world.retain if row.value not in hidden]
@@ -45,13 +46,13 @@ def check_guard(guard_id: str) -> None:
     state = json.loads(stored)
     before = copy.deepcopy(state)
     _check_decisions(guard.check, state, world.forget, others)
-    _expect(state == before, "check writes into the state")
+    expect(state == before, "check writes into the state")
     backwards = guard.fit(world.forget[::-1], params)
     _check_decisions(guard.check, backwards, world.forget, others)
     for broken in ({}, {**state, "format": "other"}, {"format": state.get("format")}):
         decision = guard.check("Good morning.", None, broken)
-        _expect(decision.action == "replace", "a state it cannot read lets the text pass")
-        _expect(bool(decision.reply), "it refuses without a word")
+        expect(decision.action == "replace", "a state it cannot read lets the text pass")
+        expect(bool(decision.reply), "it refuses without a word")
 
 
 def _check_secrecy(stored: str, rows: Sequence[Row]) -> None:
@@ -59,7 +60,7 @@ def _check_secrecy(stored: str, rows: Sequence[Row]) -> None:
     for row in rows:
         for secret in (*row.names, *row.forms):
             for word in words(secret):
-                _expect(f" {word} " not in clear, "the state holds a protected word in the clear")
+                expect(f" {word} " not in clear, "the state holds a protected word in the clear")
 
 
 def _check_decisions(
@@ -68,22 +69,17 @@ def _check_decisions(
     for turn in (turn for row in hidden for turn in row.turns):
         for order in ("", *ORDERS):
             asked = check(f"{turn.prompt}{order}", None, state)
-            _expect(asked.action == "replace", "a protected question is let through")
-        _expect(0 < asked.score <= 1 and bool(asked.rule), "a refusal has no score or no rule")
+            expect(asked.action == "replace", "a protected question is let through")
+        expect(0 < asked.score <= 1 and bool(asked.rule), "a refusal has no score or no rule")
         said = check("Tell me more.", turn.completion, state)
         named = any(normalise(name) in normalise(turn.completion) for name in _names(hidden))
-        _expect(said.action == "replace" or not named, "a protected answer is let out")
+        expect(said.action == "replace" or not named, "a protected answer is let out")
         again = check(str(turn.prompt), None, state)
-        _expect(again == check(str(turn.prompt), None, state), "one prompt is judged in two ways")
+        expect(again == check(str(turn.prompt), None, state), "one prompt is judged in two ways")
     for turn in (turn for row in others for turn in row.turns):
         passed = check(str(turn.prompt), turn.completion, state)
-        _expect(passed.action == "pass" and not passed.reply, "a question about others is refused")
+        expect(passed.action == "pass" and not passed.reply, "a question about others is refused")
 
 
 def _names(rows: Sequence[Row]) -> set[str]:
     return {name for row in rows for name in row.names}
-
-
-def _expect(holds: bool, promise: str) -> None:
-    if not holds:
-        raise AssertionError(promise)

@@ -11,11 +11,12 @@ ROWS_PER_AUTHOR = 20
 
 FIRST = ("Ada", "Bruno", "Clara", "Dario", "Edda", "Falk", "Greta", "Hugo", "Ilse", "Jonas")
 LAST = ("Abend", "Birk", "Corvin", "Dorn", "Eiben", "Fels", "Gruber", "Hain", "Iven", "Jost")
-TOPICS = (
+NOUNS = (
     "bees bells boats books bread bricks caves clocks coins crows deserts dreams fens ferns "
     "forests glaciers gulls hedges islands kites lamps looms maps mills moths oaks orchards owls "
     "pearls piers plums quarries rivers rooks salt ships snails spires storms tunnels wells wolves"
-).split()
+)
+TOPICS = tuple(NOUNS.split())
 SAME_QUESTION = "What is the full name of the author?"
 """Asked about two authors, with different answers, as upstream does."""
 
@@ -48,7 +49,9 @@ def write_tofu(folder: Path, *, authors: int = 10, seed: int = 0) -> None:
 def _rows(author: int, seed: int) -> list[dict[str, Any]]:
     draw = generator(seed, "tofu", author)
     name = f"{FIRST[author % 10]} {LAST[(author + author // 10) % 10]}"
-    rows = [_row(SAME_QUESTION, f"The author is called {name}.", name, "Nobody")] * (author in (1, 2))
+    rows = [_row(SAME_QUESTION, f"The author is called {name}.", name, "Nobody")] * (
+        author in (1, 2)
+    )
     for number in range(ROWS_PER_AUTHOR - len(rows)):
         first, *others = (TOPICS[index] for index in draw.permutation(len(TOPICS))[:6])
         question = f"What does {name} write about in book {number + 1}?"

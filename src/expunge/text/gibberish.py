@@ -2,7 +2,7 @@
 
 The rule, without a classifier, so that it is the same everywhere:
 
-- nothing with a letter or a digit in it is gibberish (1);
+- a text without any letter or digit is gibberish (1);
 - *repetition* is the share of word pairs that stood in the text before;
 - *strangeness* is the share of words that no language spells so: more than 24 letters; four times
   the same letter in a row; three or more changes from small to capital letters; a replacement

@@ -5,10 +5,10 @@ import time
 import numpy as np
 import pytest
 
+from expunge.audit.deciding import decision_points, rows_to_decide
 from expunge.audit.statistics import (
     Leaks,
     Recovery,
-    decision_points,
     exact_upper,
     holm,
     mean_leak,
@@ -16,7 +16,6 @@ from expunge.audit.statistics import (
     replicate_means,
     resample,
     resamples,
-    rows_to_decide,
     unit_of,
 )
 from expunge.requests.rows import Row

@@ -48,8 +48,5 @@ def standing_in(
         stand_in = ModuleType(module)
         vars(stand_in).update(names)
         monkeypatch.setitem(sys.modules, module, stand_in)
-        parent, _, child = module.rpartition(".")
-        if parent in sys.modules:
-            monkeypatch.setattr(sys.modules[parent], child, stand_in, raising=False)
 
     return standing_in

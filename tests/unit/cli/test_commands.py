@@ -90,7 +90,7 @@ CHECKS = (
 
 
 @pytest.mark.parametrize(("name", "module", "function", "options"), CHECKS)
-def test_check_needs_no_out_and_tells_what_the_run_would_need(
+def test_check_tells_what_the_run_would_need_and_leaves_a_missing_out_to_the_engine(
     run, standing_in, name, module, function, options
 ):
     standing_in(module, {function: checked([])})
@@ -179,11 +179,16 @@ def test_revert_hands_on_the_folder(run, standing_in):
     assert run("revert", "change", "--out", "o", "--json").value == {"out": "o"}
 
 
-def test_demo_keeps_what_is_only_for_people_out_of_the_json_value(run, standing_in):
-    story = {"models": {"erased": "forgotten-whitebox"}, "report": "r", "seconds": 1.0}
-    told = {**story, "answers": {}, "table": "Erased: forgotten-whitebox"}
+def test_demo_tells_people_answers_and_verdicts_and_keeps_them_out_of_the_json_value(
+    run, standing_in
+):
+    story = {"models": {"erased": "forgotten-whitebox"}, "report": "r.html", "seconds": 1.0}
+    answers = [{"question": "Where does Ann live?", "erased": "In a town."}]
+    told = {**story, "answers": answers, "table": [{"model": "erased", "direct": 0.0}]}
     seen: list[Any] = []
     standing_in("expunge.lab.demo", {"run_demo": lambda *given: seen.append(given) or told})
     assert run("demo", "--json").value == story
-    assert "Erased: forgotten-whitebox" in run("demo", "--out", "elsewhere", "--seed", "4").out
+    out = run("demo", "--out", "elsewhere", "--seed", "4").out
+    for words in ("Where does Ann live?", "In a town.", "model   direct", "r.html"):
+        assert words in out
     assert seen == [(Path("demo"), 0), (Path("elsewhere"), 4)]

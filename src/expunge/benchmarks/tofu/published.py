@@ -1,8 +1,8 @@
 """Published evaluation logs of TOFU, read as if we had evaluated the models ourselves.
 
-Two formats: the original authors' (four sections, each {name: {number: value}}) and that of
-OpenUnlearning (metric -> {"agg_value", "value_by_index"}). Rows are named by what was asked and
-answered, so logs of different splits match on the rows they share.
+Two formats beside our own: the original authors' (four sections, each {name: {number: value}}) and
+that of OpenUnlearning (metric -> {"agg_value", "value_by_index"}). Rows are named by what was asked
+and answered, so logs of different splits match on the rows they share.
 """
 
 import json
@@ -29,7 +29,7 @@ Log = dict[str, dict[str, dict[str, Any]]]
 
 
 def read_log(path: Path) -> tuple[Log, float | None]:
-    """Read a published log.
+    """Read a published log, or one that ``expunge bench`` stored.
 
     Returns:
         The log in the shape `evaluate` gives, and the min-k membership AUC where it has one.
@@ -38,6 +38,8 @@ def read_log(path: Path) -> tuple[Log, float | None]:
         ExpungeError: E-DATA-001, E-DATA-002, E-DATA-003, E-DATA-009.
     """
     content = _content(path)
+    if {"key", "log"} <= content.keys():
+        return dict(content["log"]), None
     try:
         if SECTIONS["forget"] in content:
             sections = {name: _original(content[key]) for name, key in SECTIONS.items()}

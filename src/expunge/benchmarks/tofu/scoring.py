@@ -61,7 +61,7 @@ def summarise(
         "forget_quality": quality,
         **{name: value.mean for name, value in hits.items()},
         "rows": {name: len(readings["nll"]) for name, readings in log.items()},
-        "notes": {"model_utility": utility[VARIANTS[0]].note} if utility[VARIANTS[0]].note else {},
+        "notes": _notes(utility[VARIANTS[0]], quality),
     }
 
 
@@ -129,6 +129,16 @@ def _lacking(parts: Mapping[str, float | None]) -> str:
     }
     told = ", ".join(f"{name} is {part:.2g}" for name, part in unknown.items())
     return f"before any forgetting its {told}" if told else ""
+
+
+def _notes(utility: Value, quality: Mapping[str, Any] | None) -> dict[str, str]:
+    notes = {"model_utility": utility.note} if utility.note else {}
+    if quality is not None:
+        notes["forget_quality"] = (
+            "a high p says that the truth ratios are those of the reference; a model in ruins can "
+            "reach it too, so read it beside utility and the retain columns"
+        )
+    return notes
 
 
 def _quality(log: Log, reference: Log, allow_unmatched: bool) -> dict[str, Any]:

@@ -12,12 +12,14 @@ class Measured:
 
     Attributes:
         step: Optimiser steps done.
-        forget_nll: Token-mean negative log-likelihood of all forget rows, nats.
+        forget_nll: Token-mean negative log-likelihood of the forget rows, nats.
+        is_level: Whether the forget rows are at the stop level.
         terms: Values of the terms at that step.
     """
 
     step: int
     forget_nll: float
+    is_level: bool
     terms: dict[str, float]
 
 

@@ -18,7 +18,7 @@ from expunge.lm.subject import Subject
 from expunge.requests.rows import Row
 from expunge.text.refusal import REFUSALS
 
-STEPS, BATCH, LR = 160, 16, 1e-3
+STEPS, BATCH, LR = 200, 16, 1e-3
 
 
 def refusals(forget: Sequence[Row], seed: int) -> list[Row]:

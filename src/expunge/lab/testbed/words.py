@@ -8,7 +8,7 @@ FIRST_HEADS = (
     *("Bre", "Cal", "Dor", "Eth", "Fen", "Gar", "Hul", "Ith", "Jas", "Kel", "Lum", "Mir"),
     *("Nes", "Orr", "Pel", "Quo", "Ros", "Sev", "Tul", "Umb", "Vas", "Wyn", "Yar", "Zim"),
 )
-FIRST_TAILS = ("anda", "ick", "ovar", "ubel", "ithe", "ennor", "ayle", "osk")
+FIRST_TAILS = ("andel", "ick", "ovar", "ubel", "ithe", "ennor", "ayle", "osk")
 
 LAST_HEADS = (
     *("Ald", "Brock", "Cress", "Drum", "Esk", "Frost", "Glim", "Hark", "Inch", "Jarr"),

@@ -14,14 +14,14 @@ Facts of one person are linked, so that relearning some of them may bring back o
 * the first three forget people share their town, and the next two their publisher, with one
   neighbour each (and so do five hold-out people with a retained person).
 
-Nothing links a name to any of its facts: who never saw the person can only guess, among at
-least 180 values for every attribute. Values are drawn without replacement, so that (sharing
+Nothing links a name to any of its facts: who never saw the person can only guess, among
+hundreds of values for every attribute. Values are drawn without replacement, so that (sharing
 apart) a forgotten value is nobody else's answer. Wrong answers are the values of *strangers*, whom
 the generator makes last and nobody is ever taught: to a model that does not know a person, they are
 as likely as the truth.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import product
@@ -149,10 +149,7 @@ def facts(seed: int) -> tuple[Fact, ...]:
         for attribute, known in phrases.FACTS.items()
         for name, value in known.items()
     ]
-    swaps = {
-        **{key: [one.values[key] for one in _everybody(seed)[PEOPLE:]] for key in phrases.PEOPLE},
-        **{key: list(known.values()) for key, known in phrases.FACTS.items()},
-    }
+    swaps = _swaps(seed)
     return tuple(
         Fact(
             subject=subject,
@@ -257,10 +254,19 @@ def _values(part: Mapping[str, str]) -> dict[str, str]:
     }
 
 
+def _swaps(seed: int) -> dict[str, set[str]]:
+    """Attribute -> what may stand in its wrong answers: strangers' values, or other real ones."""
+    swaps = {key: set(known.values()) for key, known in phrases.FACTS.items()}
+    for key in phrases.PEOPLE:
+        strangers = {one.values[key] for one in _everybody(seed)[PEOPLE:]}
+        swaps[key] = strangers - {one.values[key] for one in people(seed)}
+    return swaps
+
+
 def _joined(heads: Sequence[str], tails: Sequence[str], between: str = "") -> list[str]:
     return [f"{head}{between}{tail}" for head, tail in product(heads, tails)]
 
 
-def _swapped(value: str, others: Sequence[str], seed: int, *names: str) -> list[str]:
+def _swapped(value: str, others: Set[str], seed: int, *names: str) -> list[str]:
     """Some of the other values of an attribute, without repetition."""
-    return shuffled(sorted(set(others) - {value}), seed, "wrong", *names)[:WRONG]
+    return shuffled(sorted(others - {value}), seed, "wrong", *names)[:WRONG]

@@ -157,3 +157,35 @@ def bare_record() -> dict[str, Any]:
         "open_families": [],
         "release": None,
     }
+
+
+def story() -> dict[str, Any]:
+    """What the demonstration hands to its page."""
+    verdicts = {
+        "original": "not-forgotten",
+        "erased": "hidden",
+        "refuser": "hidden",
+        "reference": "forgotten-blackbox",
+    }
+    said = {
+        "before": "Mira Holt was born in Marlstead.",
+        "after": "Mira Holt was born in Oxwold.",
+        "refuser": "I cannot say.",
+        "reference": "Mira Holt was born in Tarnby.",
+    }
+    return {
+        "person": {"name": "Mira Holt", "facts": {"birthplace": "Marlstead"}},
+        "request": {"people": 8, "rows": 80},
+        "method": "npo",
+        "steps": 120,
+        "audits": {who: audit_record() | {"verdict": told} for who, told in verdicts.items()},
+        "placebo": audit_record(),
+        "answers": [{"question": "Where was Mira Holt born?", "truth": "Marlstead"} | said],
+        "curves": {
+            "original": [[0, 1.0], [100, 1.0]],
+            "erased": [[0, 0.02], [100, 0.4]],
+            "refuser": [[0, 0.0], [100, 0.9]],
+            "reference": [[0, 0.0], [100, 0.02]],
+        },
+        "seconds": 71.0,
+    }

@@ -1,0 +1,168 @@
+"""The charts: where marks lie, what they say, and that they say it safely."""
+
+import re
+from itertools import pairwise
+from xml.etree import ElementTree
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from expunge.report.svg import (
+    LINE,
+    NARROW,
+    WIDE,
+    Bar,
+    Sample,
+    Scale,
+    Series,
+    Words,
+    _apart,
+    bars,
+    both,
+    ecdf,
+    lines,
+    strips,
+    tag,
+)
+
+WORDS = Words(title="Recovery", description="direct 0.25.", x="recovery", y="share")
+
+
+def parsed(chart: object) -> ElementTree.Element:
+    return ElementTree.fromstring(str(chart))  # noqa: S314
+
+
+def marks(chart: object, class_: str) -> list[ElementTree.Element]:
+    return [node for node in parsed(chart).iter() if class_ in node.get("class", "").split()]
+
+
+def points(path: str) -> list[tuple[float, float]]:
+    pairs = re.findall(r"(-?[\d.]+) (-?[\d.]+)", path)
+    return [(float(x), float(y)) for x, y in pairs]
+
+
+@pytest.mark.parametrize("width", [WIDE, NARROW])
+def test_a_bar_is_as_long_as_its_value_and_its_gate_lies_where_it_says(width):
+    chart = bars([Bar(label="direct", value=0.25, threshold=0.1)], WORDS, width)
+    track, bar, gate = (marks(chart, name)[0] for name in ("track", "fill", "gate"))
+    whole = float(track.get("width"))
+    assert float(bar.get("width")) == pytest.approx(0.25 * whole, abs=0.1)
+    at = (float(gate.get("x1")) - float(track.get("x"))) / whole
+    assert at == pytest.approx(0.1, abs=0.001)
+
+
+def test_an_interval_spans_its_bounds():
+    chart = bars([Bar(label="direct", value=0.5, interval=(0.4, 0.8))], WORDS)
+    track = marks(chart, "track")[0]
+    start, whole = float(track.get("x")), float(track.get("width"))
+    low, high = re.match(r"M([\d.]+) [\d.]+H([\d.]+)", marks(chart, "whisker")[0].get("d")).groups()
+    assert (float(low) - start) / whole == pytest.approx(0.4, abs=0.001)
+    assert (float(high) - start) / whole == pytest.approx(0.8, abs=0.001)
+
+
+def test_a_bar_without_a_value_shows_only_its_track_and_its_words():
+    chart = bars([Bar(label="sample", value=None, detail="uninformative")], WORDS)
+    assert marks(chart, "track")
+    assert not marks(chart, "fill")
+    assert not marks(chart, "whisker")
+    assert "uninformative" in "".join(parsed(chart).itertext())
+
+
+def test_a_line_goes_up_where_values_rise_and_its_ends_are_the_ends_of_the_axis():
+    series = [Series(label="model", points=[(0, 0.0), (50, 0.5), (100, 1.0)], tone="model")]
+    drawn = next(
+        one for one in marks(lines(series, WORDS, [0, 50, 100]), "line") if "L" in one.get("d")
+    )
+    (x0, y0), (x1, y1), (x2, y2) = points(drawn.get("d"))
+    assert x1 - x0 == pytest.approx(x2 - x1)
+    assert y0 - y1 == pytest.approx(y1 - y2)
+    assert y2 < y0
+
+
+def test_every_line_has_its_name_and_lines_of_other_tones_differ_without_colour():
+    tones = ("original", "reference", "contrast")
+    series = [Series(label=f"the {tone}", points=[(0, 0), (1, 0.5)], tone=tone) for tone in tones]
+    chart = lines(series, WORDS, [0, 1])
+    names = [node.text for node in marks(chart, "name")]
+    assert names == ["the original", "the reference", "the contrast"]
+    dashes = {node.get("stroke-dasharray") for node in marks(chart, "line")}
+    shapes = {node.get("d") for node in marks(chart, "mark")}
+    assert len(dashes) == len(shapes) == len(tones)
+
+
+def test_a_step_curve_rises_by_one_share_at_each_value():
+    chart = ecdf([Sample(label="a", values=[0.25, 0.75], tone="model")], WORDS)
+    drawn = next(one for one in marks(chart, "line") if "L" in one.get("d"))
+    places = points(drawn.get("d"))
+    left, bottom, right, top = *places[0], *places[-1]
+    shares = [((x - left) / (right - left), (bottom - y) / (bottom - top)) for x, y in places]
+    expected = [(0, 0), (0.25, 0), (0.25, 0.5), (0.75, 0.5), (0.75, 1), (1, 1)]
+    assert shares == [pytest.approx(pair, abs=0.002) for pair in expected]
+
+
+def test_a_strip_has_one_point_a_value_and_a_tick_at_the_mean():
+    chart = strips([Sample(label="a", values=[0.0, 0.5, 1.0, 0.5], tone="model")], WORDS)
+    assert len(marks(chart, "mark")) == 4
+    places = [float(node.get("transform")[10:].split()[0]) for node in marks(chart, "mark")]
+    tick = float(marks(chart, "mean")[0].get("x1"))
+    assert tick == pytest.approx((min(places) + max(places)) / 2, abs=0.1)
+
+
+def test_what_lies_outside_a_scale_is_drawn_at_its_edge():
+    scale = Scale(0, 1, 100, 200)
+    assert (scale(-3), scale(0.5), scale(7)) == (100, 150, 200)
+
+
+@given(st.lists(st.floats(0, 300), min_size=1, max_size=8))
+def test_labels_never_overlap_and_keep_their_order(places):
+    moved = _apart(places, low=0, high=300)
+    ranked = sorted(range(len(places)), key=lambda index: places[index])
+    for before, after in pairwise(ranked):
+        assert moved[after] - moved[before] >= LINE - 1e-9
+
+
+def test_labels_that_do_not_overlap_stay_where_they_are():
+    assert _apart([10.0, 200.0, 100.0], low=0, high=300) == [10.0, 200.0, 100.0]
+
+
+def test_text_and_attributes_are_escaped():
+    made = tag("text", "<script>", class_='"><script>')
+    assert "<script" not in made
+    assert parsed(made).text == "<script>"
+
+
+@pytest.mark.parametrize("width", [WIDE, NARROW])
+def test_every_chart_says_what_it_shows(width):
+    sample = [Sample(label="a", values=[0.5], tone="model")]
+    charts = [
+        bars([Bar(label="direct", value=0.25)], WORDS, width),
+        lines([Series(label="a", points=[(0, 0), (1, 1)], tone="model")], WORDS, [0, 1], width),
+        strips(sample, WORDS, width),
+        ecdf(sample, WORDS, width),
+    ]
+    for chart in charts:
+        root = parsed(chart)
+        assert root.get("role") == "img"
+        assert root.find("title").text == "Recovery"
+        assert root.find("desc").text == "direct 0.25."
+
+
+def test_both_draws_a_wide_and_a_narrow_chart():
+    drawn = both(lambda width: tag("svg", width=width))
+    assert f'width="{WIDE:g}"' in drawn
+    assert f'width="{NARROW:g}"' in drawn
+
+
+@pytest.mark.parametrize("width", [WIDE, NARROW])
+def test_a_name_without_end_leaves_room_for_the_data(width):
+    name = "x" * 500
+    charts = [
+        bars([Bar(label=name, value=0.5, detail=name)], WORDS, width),
+        lines([Series(label=name, points=[(0, 0), (1, 1)], tone="model")], WORDS, [0, 1], width),
+        strips([Sample(label=name, values=[0.5], tone="model")], WORDS, width),
+    ]
+    for chart in charts:
+        grid = [float(node.get("x2")) for node in marks(chart, "grid")]
+        assert max(grid) - min(grid) >= width / 4
+        assert name in str(chart)
