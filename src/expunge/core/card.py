@@ -16,7 +16,7 @@ from expunge.core.params import GradientParams, describe, param
 MATURITIES = ("paper", "beta", "stable")
 
 _TEXTS = ("id", "kind", "summary", "paper", "access", "cost", "maturity")
-_FORMULA = re.compile(r"^(?:Objective|Definition):(.*)$", re.MULTILINE)
+_FORMULA = re.compile(r"^(?:Objective|Definition)(?: \(([^)]*)\))?:(.*)$", re.MULTILINE)
 _NEXT_SECTION = re.compile(r"\n[ \t]*\n(?=[A-Z][\w' -]{0,40}:(?:\s|$))")
 
 
@@ -168,7 +168,8 @@ def _formula(doc: str) -> str:
     lines = [line for line in below.splitlines() if line.strip()]
     margin = min((len(line) - len(line.lstrip()) for line in lines), default=0)
     body = "\n".join(line[margin:].rstrip() for line in below.splitlines())
-    return f"{found[1].strip()}\n{body.strip()}".strip()
+    terms, first = found[1] or "", found[2].strip()
+    return "\n".join(part for part in (terms, first, body.strip()) if part)
 
 
 def _params(tree: ast.Module, path: Path) -> dict[str, dict[str, Any]]:

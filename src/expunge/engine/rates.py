@@ -9,8 +9,8 @@ from expunge.core.params import GradientParams, describe
 FULL_SIZE = 500_000_000
 """Parameters from which the cards' own values hold."""
 
-EXPONENT = 0.37
-"""Rate at size n: card's rate * (FULL_SIZE / n) ** EXPONENT, 10 times the card's at 1M."""
+EXPONENT = 0.5
+"""Rate at size n: card's rate * (FULL_SIZE / n) ** EXPONENT, 22 times the card's at 1M."""
 
 ADAPTER_FACTOR = 10.0
 """Adapters start at zero and take ten times the rate of full weights (INFERRED)."""

@@ -72,7 +72,7 @@ def forget(
         model: Folder in Hugging Face format, or a change folder to stack on.
         forget: Rows to be forgotten: a file of JSON lines, or rows.
         retain: Rows to be kept; without them the hold-out or a bundled text stands in.
-        neighbour: Rows close to the forgotten ones, to be kept.
+        neighbour: Rows close to the forgotten ones, to be kept; trained on like retain rows.
         holdout: Rows like the forgotten ones that the model never saw.
         reference: Folder of a retrained reference, for ``stop_at="reference"``.
         method: Id of a gradient method.

@@ -3,7 +3,7 @@
 import math
 import random
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from copy import deepcopy
 from dataclasses import dataclass, replace
@@ -37,11 +37,12 @@ from expunge.lm.arch import Slots
 from expunge.lm.hooks import without_dropout
 from expunge.lm.load import quiet
 from expunge.lm.subject import Subject
+from expunge.requests.rows import Row
 
-MEASUREMENTS = 60
+MEASUREMENTS = 40
 """The forget level is measured this often over a full-length run."""
 
-SETTLED = 0.005
+SETTLED = 0.01
 """Relative fall of retain accuracy with which a run at its stop level may end."""
 
 
@@ -86,12 +87,12 @@ class Session:
             model=subject.model,
             tokenizer=subject.tokenizer,
             encoder=subject.encoder,
-            roles=plan.rows,
+            roles=_roles(plan.rows, self.method),
             seed=plan.seed,
         )
         selection = self.method.select(task, plan.params)
         chosen = [task.forget[index] for index in selection.forget]
-        self.task = replace(task, roles={**plan.rows, "forget": chosen})
+        self.task = replace(task, roles={**task.roles, "forget": chosen})
         self.datasets = Datasets(
             self.task,
             fixed_refusal=bool(getattr(plan.params, "legacy_fixed_refusal", False)),
@@ -203,6 +204,15 @@ class Session:
     def _deadline(self) -> float | None:
         minutes = self.plan.max_minutes
         return None if minutes is None else time.monotonic() + 60 * minutes
+
+
+def _roles(
+    rows: Mapping[str, Sequence[Row]], method: GradientMethod
+) -> dict[str, Sequence[Row]]:
+    """Neighbours are kept like retain rows, unless the method looks at them by themselves."""
+    if "neighbour" in method.needs or not rows.get("neighbour"):
+        return dict(rows)
+    return {**rows, "retain": [*rows["retain"], *rows["neighbour"]], "neighbour": ()}
 
 
 @contextmanager

@@ -20,13 +20,15 @@ from expunge.core.atomic import write_json, write_text
 from expunge.core.events import Progress, note, progress
 from expunge.core.paths import locked
 from expunge.lab import testbed
-from expunge.report.demo import ROLES, in_words, render_demo
+from expunge.report.demo import RELEARN, ROLES, in_words, render_demo
 
 if TYPE_CHECKING:
     from expunge.audit.record import Audit
     from expunge.lm.subject import Subject
 
 METHOD = "npo"
+PARAMS: Mapping[str, Any] = {}
+"""Parameters of the method: its defaults."""
 QUESTIONS = 5
 """Questions about the one person whose answers are shown."""
 SHARE = 3
@@ -35,7 +37,8 @@ LEFT_OUT = ("quant8", "relearn-ood")
 """Attacks of the fast profile that cost more time than they would tell here."""
 PLACEBO = "erased-placebo"
 """The second audit of the changed model, against people nobody taught it."""
-RELEARN = "relearn-in"
+ASKED = ("direct", "prob", "prefix", "sample")
+"""The attacks of that audit: those that only ask."""
 TURNS = 3 + len(ROLES) + 1
 
 
@@ -91,6 +94,7 @@ def _prepare(out: Path, seed: int, running: Progress) -> tuple[Cast, dict[str, A
         neighbour=testbed.rows("neighbour"),
         holdout=testbed.rows("holdout"),
         method=METHOD,
+        params=PARAMS,
         seed=seed,
         out=out / "change",
     )
@@ -158,6 +162,7 @@ def _audit(label: str, cast: Cast, out: Path, seed: int, reference: "Subject | N
         original=cast.subjects["original"],
         reference=reference,
         profile="fast",
+        only=ASKED if reference is None else None,
         skip=LEFT_OUT,
         seed=seed,
         cache=out / "cache",

@@ -146,7 +146,7 @@ def _strip(data: Record) -> Markup | None:
     told = Words(
         title=f"{name} of every forget row",
         description=_means(found[name]),
-        x=f"{name} (each point one row; the tick is the mean)",
+        x=f"{name} (a point is a row, the tick the mean)",
     )
     return both(lambda width: strips(found[name], told, width))
 
@@ -180,7 +180,7 @@ def recovery_chart(tested: Sequence[AttackLine]) -> Markup | None:
     told = Words(
         title="Excess recovery of every attack",
         description="; ".join(f"{row.label}: {row.detail}" for row in rows) + ".",
-        x="excess recovery (0: as a model that never knew; 1: as the original)",
+        x="excess recovery (0: never knew, 1: the original)",
     )
     return both(lambda width: bars(rows, told, width))
 

@@ -240,7 +240,7 @@ def _axis_below(x: Scale, ticks: Sequence[float], top: float, bottom: float, lab
         if at >= free:
             marks.append(_text(f"{tick:g}", at, bottom + 17, "middle", class_="tick"))
             free = at + CHARACTER * 3.4
-    marks.append(_text(label, (x.start + x.end) / 2, bottom + 37, "middle", class_="axis"))
+    marks.append(_text(label, x.start, bottom + 37, class_="axis"))
     return tag("g", *marks)
 
 

@@ -128,10 +128,13 @@ def number(value: float | None, digits: int = 2) -> str:
     """A number with a fixed count of digits; a dash where there is none.
 
     Example:
-        >>> number(0.128), number(None)
-        ('0.13', '–')
+        >>> number(0.128), number(1e-9), number(0.0), number(None)
+        ('0.13', '<0.01', '0.00', '–')
     """
-    return "–" if value is None else f"{value:.{digits}f}"
+    if value is None:
+        return "–"
+    least = 10**-digits
+    return f"<{least:.{digits}f}" if 0 < value < least / 2 else f"{value:.{digits}f}"
 
 
 def percent(value: float | None) -> str:

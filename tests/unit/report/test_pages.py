@@ -196,7 +196,7 @@ def test_an_audit_writes_this_page(tmp_path):
 
 
 def test_the_demonstration_marks_who_tells_the_truth():
-    cells = re.findall(r'<td class="said([^"]*)">', render_demo(story()))
+    cells = re.findall(r'<td class="said([^"]*)"', render_demo(story()))
     assert cells == [" tells", "", "", ""]
 
 
@@ -222,7 +222,21 @@ def test_relearning_alone_is_told_in_plain_words():
     )
 
 
-def test_several_failing_attacks_are_named_worst_first():
+def test_what_else_finds_it_is_named_beside_relearning():
     record = audit_record()
     record["attacks"]["prob"] |= {"outcome": "fail", "recovery": 0.9}
-    assert in_words(record).endswith("prob and relearn-in.")
+    assert in_words(record).endswith(" What it knows also shows in prob.")
+
+
+def test_failing_attacks_without_training_are_named_worst_first():
+    record = audit_record()
+    del record["attacks"]["relearn-in"]
+    record["attacks"]["prefix"] |= {"outcome": "fail", "recovery": 0.3}
+    record["attacks"]["prob"] |= {"outcome": "fail", "recovery": 0.9}
+    assert "2 of 6 attacks" in in_words(record)
+    assert in_words(record).endswith("prob and prefix.")
+
+
+@pytest.mark.parametrize("verdict", ["not-forgotten", "forgotten-blackbox", "broken"])
+def test_other_verdicts_are_told_as_they_are(verdict):
+    assert in_words(audit_record() | {"verdict": verdict}) == VERDICTS[verdict].meaning
