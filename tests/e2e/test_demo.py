@@ -2,15 +2,18 @@
 
 import json
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 from rich.console import Console
 
+from expunge.audit import plan
 from expunge.audit.schema import check_record
 from expunge.cli.demo import _page
 from expunge.core.events import Event, listening
+from expunge.engine import run
 from expunge.lab import demo
 from expunge.report.demo import ROLES
 
@@ -25,7 +28,9 @@ def told(tmp_path_factory) -> dict[str, Any]:
     heard: list[Event] = []
     with pytest.MonkeyPatch.context() as patch, listening(heard.append):
         patch.setattr(demo, "LEFT_OUT", COSTLY)
-        patch.setattr(demo, "PARAMS", {"max_steps": 20})
+        patch.setattr(demo, "SHARE", 9)
+        patch.setattr(plan, "METRICS", ("probability",))
+        patch.setattr(run, "forget", partial(run.forget, params={"max_steps": 20}))
         story = demo.run_demo(out)
         first = time.process_time()
         again = demo.run_demo(out)

@@ -1,6 +1,7 @@
 """The benchmark runner: its table, its resumption, and runs that fail."""
 
 import json
+import shutil
 
 import pytest
 
@@ -96,18 +97,25 @@ def test_a_stored_log_gives_the_same_numbers_again(result, folders):
     }
 
 
-def test_the_same_command_trains_and_evaluates_nothing_again(result, asked, monkeypatch):
+@pytest.fixture
+def copied(result, asked, tmp_path):
+    """What was asked, in a copy of its folder: other tests read the first one."""
+    shutil.copytree(asked["out"], tmp_path / "out")
+    return {**asked, "out": tmp_path / "out"}
+
+
+def test_the_same_command_trains_and_evaluates_nothing_again(result, copied, monkeypatch):
     def never(*args, **kwargs):
         raise AssertionError("evaluated again")
 
     monkeypatch.setattr(tofu, "evaluate", never)
-    again = run_bench("tofu", **{**asked, "methods": ["grad_diff"]})
+    again = run_bench("tofu", **{**copied, "methods": ["grad_diff"]})
     assert again["lines"] == result["lines"][:3]
 
 
-def test_other_settings_of_the_evaluation_are_evaluated_again(result, asked, folders):
-    one = {**asked, "methods": [], "reference": None, "params": {"rows": 20, "new_tokens": 5}}
-    log = folders / "out" / "logs" / "original.json"
+def test_other_settings_of_the_evaluation_are_evaluated_again(copied):
+    one = {**copied, "methods": [], "reference": None, "params": {"rows": 20, "new_tokens": 5}}
+    log = copied["out"] / "logs" / "original.json"
     before = json.loads(log.read_text())["key"]
     run_bench("tofu", **one)
     assert json.loads(log.read_text())["key"] != before

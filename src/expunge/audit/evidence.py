@@ -46,6 +46,8 @@ class Setting:
         retain_origin: ``given`` or ``bundled``.
         neighbour: Rows close to the forgotten ones, to be kept.
         holdout: Rows nobody trained on.
+        told: Forget rows whose answer was told from their wording.
+        left_out: Hold-out rows left out because they are judged unlike the forget rows.
         plan: Attacks and metrics.
         seed: All randomness derives from it.
         require: Class that a release needs.
@@ -61,6 +63,8 @@ class Setting:
     retain_origin: str
     neighbour: tuple[Row, ...]
     holdout: tuple[Row, ...]
+    told: int
+    left_out: int
     plan: Plan
     seed: int
     require: Verdict | None
@@ -163,6 +167,8 @@ def _told(
         "limits": limits(
             rows=len(setting.forget),
             known=len(found.known),
+            told=setting.told,
+            left_out=setting.left_out,
             control=found.control,
             retain_origin=setting.retain_origin,
             utility=found.utility,

@@ -14,6 +14,8 @@ def limits(
     *,
     rows: int,
     known: int,
+    told: int,
+    left_out: int,
     control: Control | None,
     retain_origin: str,
     utility: Utility | None,
@@ -25,6 +27,8 @@ def limits(
     Args:
         rows: Forget rows.
         known: Those the original knows.
+        told: Those whose answer was told from their wording.
+        left_out: Hold-out rows that are judged unlike the forget rows.
         control: What stood for a model that never knew.
         retain_origin: Where the retain rows came from.
         utility: Utility of the audited model.
@@ -38,7 +42,7 @@ def limits(
         )
     if known < ENOUGH_ROWS:
         said.append(f"With fewer than {ENOUGH_ROWS} known rows most gates cannot decide.")
-    said += _of_control(control, known)
+    said += _of_answers(rows, told, left_out) + _of_control(control, known)
     if retain_origin != "given":
         said.append("No retain rows were given: utility was measured on bundled text.")
     if utility is not None and utility.measure != "recall":
@@ -55,6 +59,20 @@ def limits(
     if decision.open_families and decision.verdict is Verdict.FORGOTTEN_BLACKBOX:
         families = ", ".join(decision.open_families)
         said.append(f"Nothing is said about whoever holds the weights: open are {families}.")
+    return said
+
+
+def _of_answers(rows: int, told: int, left_out: int) -> list[str]:
+    said = []
+    if told:
+        said.append(
+            f"The answer was told from the wording of {told} of {rows} forget rows, which gave none."
+        )
+    if left_out:
+        said.append(
+            f"{left_out} hold-out rows were left out: their answers cannot be told like those of "
+            "the forget rows."
+        )
     return said
 
 

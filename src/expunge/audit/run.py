@@ -20,6 +20,7 @@ from expunge.audit.measures import measure
 from expunge.audit.mounting import Mounter
 from expunge.audit.plan import Entry, level_of, plan
 from expunge.audit.record import Audit, Mounted
+from expunge.audit.telling import tell
 from expunge.audit.utility import Utility, answers, kept_rows, strata, utility
 from expunge.core.errors import ExpungeError, raise_all
 from expunge.core.events import Progress, progress
@@ -84,16 +85,19 @@ def audit(
     chosen = plan(profile, only, skip)
     roles = {"forget": forget, "retain": retain, "neighbour": neighbour, "holdout": holdout}
     raise_all(check_roles(**roles))
-    kept, origin = choose_retain(retain, ())
+    telling = tell(roles)
+    kept, origin = choose_retain(telling.roles["retain"], ())
     setting = Setting(
         model=model,
         original=original,
         reference=reference,
-        forget=tuple(forget),
+        forget=telling.roles["forget"],
         retain=tuple(kept),
         retain_origin=origin,
-        neighbour=tuple(neighbour),
-        holdout=tuple(holdout),
+        neighbour=telling.roles["neighbour"],
+        holdout=telling.roles["holdout"],
+        told=telling.told,
+        left_out=telling.left_out,
         plan=chosen,
         seed=seed,
         require=_required(require),

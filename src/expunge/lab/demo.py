@@ -27,13 +27,11 @@ if TYPE_CHECKING:
     from expunge.lm.subject import Subject
 
 METHOD = "npo"
-PARAMS: Mapping[str, Any] = {}
-"""Parameters of the method: its defaults."""
 QUESTIONS = 5
 """Questions about the one person whose answers are shown."""
 SHARE = 3
 """One in so many retain rows takes part in the audits; the change itself sees all."""
-LEFT_OUT = ("quant8", "relearn-ood")
+LEFT_OUT = ("quant8", "quant4", "relearn-ood")
 """Attacks of the fast profile that cost more time than they would tell here."""
 PLACEBO = "erased-placebo"
 """The second audit of the changed model, against people nobody taught it."""
@@ -94,7 +92,6 @@ def _prepare(out: Path, seed: int, running: Progress) -> tuple[Cast, dict[str, A
         neighbour=testbed.rows("neighbour"),
         holdout=testbed.rows("holdout"),
         method=METHOD,
-        params=PARAMS,
         seed=seed,
         out=out / "change",
     )

@@ -31,6 +31,9 @@ BEGINNINGS = frozenset({
 })  # fmt: skip
 """Words that begin a phrase and are no names, capitalised or not."""
 
+SMALL = BEGINNINGS | {"as", "be", "by", "her", "his", "it", "its", "no", "not", "or", "she", "yes"}
+"""Words that say nothing about what a sentence is about."""
+
 _WORD = (
     r"(?:(?:[^\W\d_]|Mr|Mrs|Ms|Dr|Prof|St)\.(?=\s)"  # initials and titles keep their full stop
     r"|[^\W_]+(?:[-'’](?!s\b)[^\W_]+)*)"  # a possessive ends the word

@@ -1,24 +1,26 @@
 """Which rows ask for the same thing, and what stands in for a row in a control.
 
 Two rows ask for the same *attribute* when their prompts are equal once the names are taken out:
-"Where was Mira Voss born?" and "Where was Tom Ardel born?". Values of the same attribute are
-the wrong answers that a model which knows nothing cannot tell from the right one.
+"Where was Mira Voss born?" and "Where was Tom Ardel born?", or when their answers are, once the
+value is taken out too: "Mira Voss was born in Paris." Values of the same attribute are the wrong
+answers that a model which knows nothing cannot tell from the right one.
 """
 
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from itertools import count, islice
 
 from expunge.core.rng import generator
 from expunge.requests.invent import corpus_of, invent, is_named, name_words, renamed, renaming
-from expunge.requests.names import names_of, prompts_of
+from expunge.requests.names import SMALL, names_of, prompts_of
 from expunge.requests.rows import Row
-from expunge.text.normalise import normalise
+from expunge.text.normalise import normalise, words
+from expunge.text.stem import stem
 
-_NAME = "\ue000"
-"""Stands for a name in a template; a private character, so no text has it."""
+_NAME, _VALUE = "\ue000", "\ue001"
+"""Stand for a name and the value in a template; private characters, so no text has them."""
 
 
 def attributes(rows: Sequence[Row]) -> dict[str, str]:
@@ -26,8 +28,10 @@ def attributes(rows: Sequence[Row]) -> dict[str, str]:
 
     ``meta["attribute"]`` decides where it is given. Other rows are together when one of their
     prompts has the same template (normalised, names taken out) as one of the other's: every
-    paraphrase joins the templates of its row (union-find). Running text, and prompts that are
-    nothing but names, say nothing about the attribute: such a row is alone.
+    paraphrase joins the templates of its row (union-find), and so does the wording of an answer
+    whose ``answer`` is known, if it has a word of some prompt: "The answer is Paris." says nothing
+    about the attribute. Neither do running text and prompts that are nothing but names: such a row
+    is alone.
 
     Returns:
         Row id -> key of its group, independent of the order of the rows.
@@ -35,8 +39,9 @@ def attributes(rows: Sequence[Row]) -> dict[str, str]:
     names = names_of(rows)
     parents: dict[str, str] = {}
     templates: dict[str, str] = {}
+    asked = _said_words(prompt for row in rows for prompt in _asked(row))
     for row in rows:
-        keys = _keys(row, names[row.id])
+        keys = _keys(row, names[row.id], asked)
         templates[row.id] = keys[0]
         for key in keys:
             _join(parents, keys[0], key)
@@ -179,15 +184,36 @@ def _subject(row: Row, names: Sequence[str]) -> str:
     return "\n".join(sorted(names)) if names else f"row {row.id}"
 
 
-def _keys(row: Row, names: Sequence[str]) -> list[str]:
-    """The nodes that the row joins: its attribute, or the templates of its prompts."""
+def _keys(row: Row, names: Sequence[str], asked: Set[str]) -> list[str]:
+    """The nodes that the row joins: its attribute, or the templates of its prompts and answer."""
     given = row.meta.get("attribute")
     if given is not None:
         return [f"attribute {given}"]
-    prompts = [] if row.text is not None else prompts_of(row)
-    found = (normalise(_without(prompt, names, f" {_NAME} ")) for prompt in prompts)
+    found = (normalise(_without(prompt, names, f" {_NAME} ")) for prompt in _asked(row))
     telling = [template for template in found if template.replace(_NAME, "").strip()]
+    wording = _wording(row, names)
+    if telling and asked & _said_words([wording]):
+        telling.append(wording)
     return telling or [f"row {row.id}"]
+
+
+def _asked(row: Row) -> list[str]:
+    return [] if row.text is not None else prompts_of(row)
+
+
+def _wording(row: Row, names: Sequence[str]) -> str:
+    """The template of the answer; empty where no value is known or it stands elsewhere."""
+    if row.answer is None:
+        return ""
+    told = _without(row.reply, [row.answer], f" {_VALUE} ")
+    template = normalise(_without(told, names, f" {_NAME} "))
+    return template if _VALUE in template else ""
+
+
+def _said_words(texts: Iterable[str]) -> set[str]:
+    """Stems of the words that say what a text is about."""
+    found = {word for text in texts for word in words(text)}
+    return {stem(word) for word in found - SMALL if len(word) > 1}
 
 
 def _without(text: str, names: Iterable[str], new: str) -> str:
