@@ -2,15 +2,18 @@
 
 A sentence without a marked value counts as leaked when half of its words come back, and template
 words alone do that for a third of the rows. Where the value can be told, only the value counts.
-Control and forget rows must be judged alike, so it is told for all roles or for none.
+Control and forget rows must be judged alike, so it is told for all roles or for none. The rows also
+get the ``attribute`` that all roles together tell, so that none lacks the rival values of others
+because the wordings that connect them are in another role.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 
 from expunge.requests.answers import with_answers
 from expunge.requests.rows import Row
+from expunge.requests.scope import attributes
 from expunge.text.match import ENTITY_WORDS
 from expunge.text.normalise import all_words
 
@@ -43,12 +46,14 @@ def tell(roles: Mapping[str, Sequence[Row]]) -> Telling:
         roles: ``forget retain neighbour holdout`` -> rows; each shows the others' wordings.
     """
     given = {role: tuple(rows) for role, rows in roles.items()}
-    rest = iter(with_answers([row for rows in given.values() for row in rows]))
+    answered = with_answers([row for rows in given.values() for row in rows])
+    groups = attributes(answered)
+    rest = (_of_attribute(row, groups[row.id]) for row in answered)
     found = {role: tuple(islice(rest, len(rows))) for role, rows in given.items()}
     told = sum(map(_is_told, given["forget"], found["forget"]))
     still = sum(not _is_literal(row) for row in found["forget"])
-    if not told or told < ENOUGH * (told + still):
-        return Telling(roles=given)
+    if told < ENOUGH * (told + still):
+        found, told = given, 0
     control = comparable(found["holdout"], found["forget"])
     left_out = len(found["holdout"]) - len(control)
     return Telling(roles={**found, "holdout": control}, told=told, left_out=left_out)
@@ -75,6 +80,10 @@ def comparable(holdout: Sequence[Row], forget: Sequence[Row]) -> tuple[Row, ...]
             room[kind] -= 1
             kept.append(row)
     return tuple(kept)
+
+
+def _of_attribute(row: Row, group: str) -> Row:
+    return replace(row, meta={"attribute": group, **row.meta})
 
 
 def _is_told(given: Row, found: Row) -> bool:

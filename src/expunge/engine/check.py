@@ -19,9 +19,10 @@ from expunge.data.retain import choose_retain
 from expunge.engine import rates
 from expunge.engine.change import read_manifest
 from expunge.engine.datasets import wordings_of
-from expunge.engine.estimate import Work, estimate, shape
+from expunge.engine.estimate import estimate
 from expunge.engine.levels import StopAt
 from expunge.engine.plan import Plan
+from expunge.engine.work import work_of
 from expunge.lm.folder import Folder, inspect_folder
 from expunge.lm.load import load_tokenizer
 from expunge.requests.rows import Row, check_roles
@@ -255,26 +256,8 @@ def _needs(
     plan: Plan, encoded: Mapping[str, Sequence[Encoded]]
 ) -> tuple[dict[str, float], dict[str, Any]]:
     params, folder = plan.params, plan.folder
-    size = params.batch_size * params.accumulation
-    per_epoch = -(-len(plan.rows["forget"]) // size)
+    per_epoch = -(-len(plan.rows["forget"]) // (params.batch_size * params.accumulation))
     steps = rates.run_length(params, per_epoch, folder.parameters)
-    blocks, width, vocabulary = shape(folder.config)
-    rows = min(size, len(plan.rows["forget"])), size if params.retain_term != "none" else 0
-    means = [_mean_lengths(encoded.get(role, ())) for role in ("forget", "retain")]
-    adapter_size = 2 * params.lora_r * blocks * 9 * width
-    work = Work(
-        parameters=folder.parameters,
-        trained=adapter_size if plan.adapter else folder.parameters,
-        blocks=blocks,
-        width=width,
-        vocabulary=vocabulary,
-        steps=steps,
-        tokens=int(sum(n * mean[0] for n, mean in zip(rows, means, strict=True))),
-        supervised=int(sum(n * mean[1] for n, mean in zip(rows, means, strict=True))),
-        measured=int(60 * min(200, len(plan.rows["forget"])) * means[0][0]),
-        stored=folder.bytes,
-        live_anchor=params.retain_term in ("kl", "mse") and not plan.adapter,
-    )
     resolved = {
         "method": plan.method,
         "lr": rates.learning_rate(params, folder.parameters, adapter=bool(plan.adapter)),
@@ -284,16 +267,7 @@ def _needs(
         "retain_rows": plan.retain_origin,
         "parameters": folder.parameters,
     }
-    return estimate(work), resolved
-
-
-def _mean_lengths(items: Sequence[Encoded]) -> tuple[float, float]:
-    if not items:
-        return 0.0, 0.0
-    return (
-        sum(len(item.ids) for item in items) / len(items),
-        sum(len(item.spans) for item in items) / len(items),
-    )
+    return estimate(work_of(plan, encoded, steps)), resolved
 
 
 def _too_large(needs: Mapping[str, float], out: Path) -> list[ExpungeError]:

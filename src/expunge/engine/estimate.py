@@ -1,33 +1,150 @@
-"""How long a run will take and what it needs, from counts alone (no torch).
+"""What a run will need, from counts alone (no torch).
 
-The model is first order: a step costs its arithmetic (6 operations a weight and token for forward
-and backward) at the speed a matrix product runs at on this machine now, plus a fixed cost a block
-for calling small kernels. ``benches/estimate.py`` compares it with real runs.
+The model is first order. Time is the sum of six parts, each a count times a price:
+
+    seconds = START + products / (EFFICIENCY * speed)
+            + slowness * (CALL * block calls + TOUCH * values + MOVE * bytes of weights)
+            + WRITE * bytes written
+
+``products`` are multiply-adds: a token meets every weight of the blocks once forward and twice
+backward (once where the weights are frozen), and a supervised token the vocabulary's as well.
+``speed`` is this machine's for a matrix product, ``slowness`` how much longer than on the machine
+of the fit it takes to call a small kernel; both are measured for a moment beforehand. Memory is
+what the libraries take, the weights with what their training holds for each, and the largest of
+what is alive at once: the activations of a step, or the logits of a measurement.
+
+The prices were fitted to the runs of ``benches/estimate.py``, which anybody can make again; they
+hold for a processor. ``docs/results/estimate.md`` has predicted against measured.
 """
 
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
 
-START_SECONDS = 9.0
-"""Importing the libraries, loading, hashing and saving a small model."""
+START_SECONDS = 5.8
+"""Importing the libraries, reading rows, loading and saving: a run of no steps of a tiny model."""
 
-BLOCK_SECONDS = 0.0022
-"""Calling a block's kernels once, forward and backward, whatever their size."""
+EFFICIENCY = 0.8
+"""Share of the speed of a large matrix product that the products of a model reach."""
 
-EFFICIENCY = 0.45
-"""Share of the speed of a large matrix product that training reaches."""
+CALL_SECONDS = 0.0002
+"""Calling the kernels of a block once, forward, whatever their size."""
 
-BASE_BYTES = 700_000_000
+TOUCH_SECONDS = 0.9e-9
+"""Reading and writing a value between the products: norms, activations, softmax."""
+
+MOVE_SECONDS = 2.0e-10
+"""Moving one byte of weights, gradients or moments through an update."""
+
+WRITE_SECONDS = 0.65e-9
+"""Writing a byte of a checkpoint, or reading and hashing one of a model."""
+
+ADAPTED = 1.8
+"""Calls and values of a block that carries an adapter, relative to one that does not."""
+
+REFERENCE_CALL = 2.3e-7
+"""Seconds of one small array operation on the machine of the fit."""
+
+BASE_BYTES = 540_000_000
 """Interpreter and libraries."""
 
-TRAIN_BYTES = 16
-"""Bytes a weight while training in float32: weight, gradient, two moments."""
+VALUE = 4
+"""Bytes of a weight, activation or logit: float32, in which a processor computes."""
 
-FROZEN_BYTES = 4
+MOMENTS = 2
+"""Values an optimiser keeps for each weight it moves."""
+
+UPDATE_BYTES = 40
+"""Bytes a weight moves in a step: clipping, moments and weight read and written, gradient freed."""
+
+HELD = 24
+"""Values of the width of the model that a block keeps of a token until the backward pass."""
+
+HELD_LOGITS = 4
+"""Values of a logit alive at once in training: itself, its softmax and their gradients."""
+
+SCORED_LOGITS = 3
+"""Values of a logit alive at once in scoring."""
+
+PATCH_COPIES = 3
+"""Weights as stored that are in memory for the way back: the new, the old, and the difference."""
+
+KEPT_CHECKPOINTS = 2
+"""Checkpoints that stay; one more lies beside them while it is written."""
+
+LINEARS = 18
+"""Widths of in- and output of a block's linear layers together, in widths of the model."""
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """How fast this machine is now.
+
+    Attributes:
+        speed: Multiply-adds a second of a large float32 matrix product.
+        slowness: Time of a small operation, relative to the machine of the fit.
+    """
+
+    speed: float
+    slowness: float
+
+
+@dataclass(frozen=True, slots=True)
+class Size:
+    """What of a model decides how long a token takes.
+
+    Attributes:
+        parameters: Number of weights.
+        blocks: Number of blocks.
+        width: Width of the hidden states.
+        vocabulary: Size of the vocabulary.
+        tied: Whether embedding and head are one matrix.
+    """
+
+    parameters: int
+    blocks: int
+    width: int
+    vocabulary: int
+    tied: bool = True
+
+    @property
+    def inside(self) -> int:
+        """Weights that every token meets: all but those of the vocabulary."""
+        matrices = 1 if self.tied else 2
+        return max(0, self.parameters - matrices * self.vocabulary * self.width)
+
+    def products(self, tokens: float, supervised: float) -> float:
+        """Multiply-adds of one forward pass."""
+        return self.inside * tokens + self.vocabulary * self.width * supervised
+
+    def values(self, tokens: float, supervised: float) -> float:
+        """Values between the products of one forward pass."""
+        return self.held(tokens) + SCORED_LOGITS * self.vocabulary * supervised
+
+    def held(self, tokens: float) -> float:
+        """Values the backward pass needs of a forward pass through the blocks."""
+        return HELD * self.blocks * self.width * tokens
+
+
+@dataclass(frozen=True, slots=True)
+class Pass:
+    """Some forward passes, all alike.
+
+    Attributes:
+        times: How many.
+        tokens: Tokens of each, padding included.
+        supervised: Supervised tokens of each.
+        calls: Batches each is cut into.
+    """
+
+    times: float = 0
+    tokens: float = 0
+    supervised: float = 0
+    calls: float = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,74 +152,146 @@ class Work:
     """What a run will do.
 
     Attributes:
-        parameters: Size of the model.
+        size: The model.
         trained: Number of weights that move.
-        blocks: Number of blocks.
-        width: Width of the hidden states.
-        vocabulary: Size of the vocabulary.
-        steps: Optimiser steps.
-        tokens: Tokens of one step, padding included.
-        supervised: Supervised tokens of one step.
-        measured: Tokens of all measurements on the way.
+        steps: Training passes, one for each optimiser step.
+        parts: Micro-batches a step is cut into; what is held is that of one.
+        scored: Passes without gradient: anchor, measurements on the way.
+        checkpoints: How many are written, apart from those that long runs write every 30 seconds.
         stored: Bytes of the weights on disk.
-        live_anchor: Whether a second copy of the weights is held.
+        copies: Further copies of the weights in memory: a live anchor.
+        adapter: Whether the weights of the model itself are frozen.
     """
 
-    parameters: int
+    size: Size
     trained: int
-    blocks: int
-    width: int
-    vocabulary: int
-    steps: int
-    tokens: int
-    supervised: int
-    measured: int
-    stored: int
-    live_anchor: bool = False
+    steps: Pass
+    parts: int = 1
+    scored: Sequence[Pass] = ()
+    checkpoints: int = 0
+    stored: int = 0
+    copies: int = 0
+    adapter: bool = False
 
 
-def estimate(work: Work, speed: float | None = None) -> dict[str, float]:
+def estimate(work: Work, machine: Machine | None = None, every: float = 30.0) -> dict[str, float]:
     """Time, memory and disk of a run.
 
     Args:
         work: What it will do.
-        speed: Multiply-adds a second; measured in a tenth of a second when not given.
+        machine: How fast that is here; measured when not given.
+        every: Seconds after which a checkpoint is written in any case.
 
     Returns:
         ``seconds`` at most (a stop level may end the run earlier), ``memory_bytes`` at the peak,
-        ``disk_bytes`` while it runs.
+        ``disk_bytes`` of the output folder at the peak.
     """
-    speed = speed or matrix_speed()
-    training = 6 * work.parameters * work.tokens * work.steps
-    measuring = 2 * work.parameters * work.measured
-    arithmetic = (training + measuring) / (2 * speed * EFFICIENCY)
-    calls = BLOCK_SECONDS * work.blocks * work.steps
-    hidden = 4 * work.tokens * work.blocks * work.width * 34
-    logits = 12 * work.supervised * work.vocabulary
-    memory = (
-        BASE_BYTES
-        + FROZEN_BYTES * work.parameters * (2 if work.live_anchor else 1)
-        + (TRAIN_BYTES - 4) * work.trained
-        + hidden
-        + logits
-    )
-    checkpoints = 3 * 12 * work.trained
+    machine = machine or measured_machine()
+    training = seconds_of_steps(work, machine)
+    checkpoints = max(work.checkpoints, int(training / every))
+    written = checkpoints * checkpoint_bytes(work.trained) + 5 * work.stored
     return {
-        "seconds": round(START_SECONDS + arithmetic + calls, 1),
-        "memory_bytes": float(memory),
-        "disk_bytes": float(2 * work.stored + checkpoints),
+        "seconds": round(START_SECONDS * machine.slowness + training + WRITE_SECONDS * written, 1),
+        "memory_bytes": float(memory(work)),
+        "disk_bytes": float(disk(work, checkpoints)),
     }
 
 
-def matrix_speed(size: int = 384, seconds: float = 0.1) -> float:
-    """Multiply-adds a second of a float32 matrix product, best of several."""
+def seconds_of_steps(work: Work, machine: Machine) -> float:
+    """Seconds of all passes, with and without gradient, and of the updates."""
+    size, steps = work.size, work.steps
+    back = 1 if work.adapter else 2
+    more = ADAPTED if work.adapter else 1.0
+    training = seconds_of(size, [steps], machine, passes=1 + back, more=more)
+    updates = steps.times * UPDATE_BYTES * work.trained * MOVE_SECONDS * machine.slowness
+    return training + updates + seconds_of(size, work.scored, machine, more=more)
+
+
+def seconds_of(
+    size: Size, some: Sequence[Pass], machine: Machine, passes: int = 1, more: float = 1.0
+) -> float:
+    """Seconds of some passes.
+
+    Args:
+        size: The model.
+        some: The passes.
+        machine: How fast the machine is.
+        passes: 1 forward, 2 with the gradient of activations, 3 with that of weights as well.
+        more: Calls and values of a block, relative to a plain one.
+    """
+    total = 0.0
+    for one in some:
+        products = passes * size.products(one.tokens, one.supervised)
+        values = passes * size.values(one.tokens, one.supervised)
+        calls = passes * one.calls * (size.blocks + 1)
+        small = more * (CALL_SECONDS * calls + TOUCH_SECONDS * values)
+        total += one.times * (products / (EFFICIENCY * machine.speed) + machine.slowness * small)
+    return total
+
+
+def memory(work: Work) -> int:
+    """Bytes of memory at the peak: in a step, in a measurement, or writing the way back."""
+    size, steps = work.size, work.steps
+    held = (1 + work.copies) * size.parameters + MOMENTS * work.trained
+    logits = HELD_LOGITS * size.vocabulary * steps.supervised
+    step = work.trained + (size.held(steps.tokens) + logits) / work.parts
+    scored = max((p.supervised / max(1.0, p.calls) for p in work.scored), default=0.0)
+    patch = 0 if work.adapter else PATCH_COPIES * work.stored
+    largest = max(step, SCORED_LOGITS * size.vocabulary * scored)
+    return int(BASE_BYTES + VALUE * held + max(VALUE * largest, patch))
+
+
+def disk(work: Work, checkpoints: int) -> int:
+    """Bytes of the output folder at the peak: the last checkpoint, or the result beside two."""
+    each = checkpoint_bytes(work.trained)
+    result = VALUE * work.trained if work.adapter else 2 * work.stored
+    kept = min(checkpoints, KEPT_CHECKPOINTS) * each
+    return max(min(checkpoints, KEPT_CHECKPOINTS + 1) * each, kept + result)
+
+
+def checkpoint_bytes(trained: int) -> int:
+    """Bytes of one checkpoint: the moved weights with their moments."""
+    return VALUE * (1 + MOMENTS) * trained
+
+
+def adapter_weights(rank: int, blocks: int, width: int) -> int:
+    """Weights of an adapter of some rank on every linear layer of the blocks, about."""
+    return rank * LINEARS * blocks * width
+
+
+@lru_cache(maxsize=1)
+def measured_machine() -> Machine:
+    """Measure this machine for some tenths of a second, once in a process."""
+    return Machine(speed=matrix_speed(), slowness=small_call() / REFERENCE_CALL)
+
+
+def matrix_speed(size: int = 384, seconds: float = 0.25) -> float:
+    """Multiply-adds a second of a float32 matrix product, mean over a moment.
+
+    Counted in processor time of this thread, so that waiting for others is left out.
+    """
     a = np.ones((size, size), dtype=np.float32)
-    best, until = 0.0, time.monotonic() + seconds
-    while time.monotonic() < until or best == 0.0:
-        start = time.perf_counter()
+    a @ a
+    done, started, until = 0, time.thread_time(), time.monotonic() + seconds
+    while time.monotonic() < until or time.thread_time() <= started:
         a @ a
-        best = max(best, size**3 / (time.perf_counter() - start))
-    return best
+        done += 1
+    return done * size**3 / (time.thread_time() - started)
+
+
+def small_call(calls: int = 200_000) -> float:
+    """Seconds of one operation on a small array, mean over a moment, in processor time."""
+    a = np.zeros(8, dtype=np.float32)
+    started = time.thread_time()
+    for _ in range(calls):
+        np.add(a, a, a)
+    return (time.thread_time() - started) / calls
+
+
+def size_of(parameters: int, config: Mapping[str, Any], tensors: Sequence[str] = ()) -> Size:
+    """The size of a model, from its number of weights, its ``config.json`` and their names."""
+    heads = ("lm_head.weight", "embed_out.weight")
+    return Size(parameters, *shape(config), tied=not any(t.endswith(heads) for t in tensors))
 
 
 def shape(config: Mapping[str, Any]) -> tuple[int, int, int]:

@@ -78,6 +78,7 @@ def _prepare(out: Path, seed: int, running: Progress) -> tuple[Cast, dict[str, A
     """Make the changed model and the refuser, and open all four."""
     from expunge.api import load
     from expunge.engine.run import forget
+    from expunge.lab.remembering import Remembering
 
     forgotten, original = testbed.rows("forget"), testbed.folder("original")
     note(
@@ -107,7 +108,8 @@ def _prepare(out: Path, seed: int, running: Progress) -> tuple[Cast, dict[str, A
         "refuser": out / "refuser",
         "reference": testbed.folder("reference"),
     }
-    return Cast(subjects={who: load(at) for who, at in folders.items()}, folders=folders), forgot
+    subjects = {who: Remembering(load(at)) for who, at in folders.items()}
+    return Cast(subjects=subjects, folders=folders), forgot
 
 
 def _ask(cast: Cast) -> list[dict[str, str]]:

@@ -9,7 +9,7 @@ apart, in one place, and what stands there is the answer. The wording around tha
 
     support = distinct values, at most one a subject; words = length of the frame. A frame is a slot
     of a row unless the row's wording goes on inside it: the next word (from either end) is shared
-    by a third of the values there, or with one more word by enough values for a frame of its own.
+    by a third of the values there, or two words are by enough values for a frame of their own.
     So "Mira Voss was [born in Marl]" is no slot where others were born too, and "the medal is the
     [Amber Crown]" is one although there is another amber thing.
 
@@ -37,8 +37,9 @@ COVERAGE = 0.4
 FRAME_WORDS = 2
 """Least number of words of a frame; one of them must not be a name."""
 
-SHARED = 1 / 3
-"""Share of the values in a frame that begin (or end) alike from which the frame goes on."""
+MANY, SHARED = 4, 1 / 3
+"""More values than this, and at least this share of those in a frame, that begin or end with the
+same word are no chance: the word belongs to the wording."""
 
 _NAME = "\ue000"
 """Stands for a name of the subject; a private character, so no text has it."""
@@ -71,6 +72,8 @@ def with_answers(rows: Sequence[Row], pool: Sequence[Row] = ()) -> list[Row]:
         >>> [row.answer for row in with_answers(rows)]
         ['Oslo', 'Rome', 'Lima', 'Bern']
     """
+    if all(row.answer is not None or row.text is not None for row in rows):
+        return list(rows)
     every = list({id(row): row for row in (*rows, *pool)}.values())
     names = names_of(every)
     told = {id(row): _told(row, names[row.id]) for row in every if row.text is None}
@@ -212,11 +215,11 @@ def _goes_on(support: Mapping[tuple[int, int], int], head: int, tail: int) -> bo
     def longer(words: int, side: int) -> int:
         return support.get((head + words * (1 - side), tail + words * side), 0)
 
-    return any(
-        longer(1, side) > RIVALS
-        and (longer(1, side) >= SHARED * support[head, tail] or longer(2, side) == longer(1, side))
-        for side in (0, 1)
-    )
+    def common(one: int, two: int) -> bool:
+        often = one > MANY and one >= SHARED * support[head, tail]
+        return often or one == two > RIVALS
+
+    return any(common(longer(1, side), longer(2, side)) for side in (0, 1))
 
 
 def _places(length: int, heads: int, tails: int) -> Iterable[tuple[int, int]]:
