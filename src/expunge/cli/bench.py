@@ -33,7 +33,10 @@ ReferenceLogs = Annotated[
 ]
 Unmatched = Annotated[
     bool,
-    Option("--allow-unmatched", help="Compare logs whose rows differ; only shared rows count."),
+    Option(
+        "--allow-unmatched",
+        help="Compare logs whose rows differ, each by all its rows; the number says so.",
+    ),
 ]
 Out = Annotated[Path | None, Option("--out", metavar="DIR", help="Folder to write (with --model).")]
 

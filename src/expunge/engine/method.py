@@ -7,7 +7,7 @@ from typing import Any, cast
 
 from expunge.core.params import GradientParams
 from expunge.engine.mean import Mean
-from expunge.engine.slots import mask, retain, sample, select, stop
+from expunge.engine.slots import combine, mask, retain, sample, select, stop
 from expunge.engine.step import Step
 
 Term = Callable[[Step, Any], Mean | None]
@@ -53,7 +53,7 @@ class GradientMethod:
             select=slot("select", select.SHARED, select.everything),
             forget=cast(Term, module.forget),
             retain=slot("retain", retain.SHARED, retain.by_term),
-            combine=getattr(module, "combine", None),
+            combine=slot("combine", combine.SHARED, None),
             mask=slot("mask", mask.SHARED, mask.all_trainable),
             sample=slot("sample", sample.SHARED, sample.one_to_one),
             stop=slot("stop", stop.SHARED, stop.never),

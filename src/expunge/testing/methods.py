@@ -52,7 +52,7 @@ def check_method(method_id: str) -> None:
 
 def stage(folder: Path, *, seed: int = 0) -> Path:
     """A tiny model that knows its world, saved in Hugging Face format below ``folder``."""
-    subject = _taught(seed)
+    subject = taught_subject(seed)
     path = folder / "original"
     subject.model.save_pretrained(path)
     subject.tokenizer.save_pretrained(path)
@@ -66,7 +66,8 @@ def world(seed: int = 0) -> Micro:
 
 
 @cache
-def _taught(seed: int) -> Subject:
+def taught_subject(seed: int = 0) -> Subject:
+    """A tiny model that was taught the world; copy it before changing it."""
     small = world(seed)
     return taught(small, [*small.forget, *small.retain], epochs=8, hidden=32, layers=2, seed=seed)
 
@@ -129,7 +130,7 @@ def _prepared(
 ) -> tuple[GradientMethod, Task, Datasets]:
     params = methods.params(method_id, {"batch_size": batch_size, "accumulation": accumulation})
     method = GradientMethod.assemble(methods.load(method_id), params)
-    subject = _taught(0).copy()
+    subject = taught_subject().copy()
     model = subject.model.double()
     rows = world()
     task = Task(

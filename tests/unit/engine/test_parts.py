@@ -1,6 +1,7 @@
 """The parts of the engine: means, draws, masks, rates, stop levels."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -11,12 +12,18 @@ from torch import nn
 from expunge.core.errors import ExpungeError
 from expunge.core.params import GradientParams
 from expunge.core.registry import methods
+from expunge.engine.datasets import Datasets
+from expunge.engine.gradient import StepGradient
 from expunge.engine.levels import StopAt
 from expunge.engine.masks import AppliedMask
 from expunge.engine.mean import mean_of
+from expunge.engine.method import GradientMethod
 from expunge.engine.rates import learning_rate, run_length, warmup_steps
 from expunge.engine.slots.combine import weighted_sum
 from expunge.engine.slots.sample import OneToOne
+from expunge.engine.sources import Frozen
+from expunge.engine.task import Task
+from expunge.testing.methods import taught_subject, world
 
 
 @given(st.lists(st.floats(-5, 5), min_size=2, max_size=12), st.integers(1, 11))
@@ -131,5 +138,45 @@ def test_other_stop_levels_are_refused(text: str) -> None:
 
 def test_the_weighted_sum_adds_gradient_by_gradient() -> None:
     gradients = {"forget": [torch.tensor([1.0, 2.0])], "retain": [torch.tensor([10.0, 20.0])]}
-    (total,) = weighted_sum(gradients, {"forget": 2.0, "retain": 0.5})
+    params = replace(GradientParams(), forget_weight=2.0, retain_weight=0.5)
+    (total,) = weighted_sum(gradients, {}, params)
     assert total.tolist() == [7.0, 14.0]
+
+
+@pytest.mark.parametrize("accumulation", [1, 4])
+def test_a_combiner_sees_each_terms_whole_gradient(accumulation: int) -> None:
+    """The sum as a combiner gives what one backward pass over both terms gives."""
+    joint = first_gradient("npo", accumulation)
+    separate = first_gradient("npo", accumulation, combine="sum")
+    assert joint.keys() == separate.keys()
+    for name, gradient in joint.items():
+        torch.testing.assert_close(separate[name], gradient, rtol=1e-10, atol=1e-12)
+
+
+def test_a_resting_forget_term_leaves_the_retain_gradient_alone() -> None:
+    resting = first_gradient("npo", 1, paused=True, combine="sum")
+    kept = first_gradient("npo", 1, forget_weight=0.0)
+    for name, gradient in resting.items():
+        torch.testing.assert_close(gradient, kept[name], rtol=1e-10, atol=1e-12)
+
+
+def first_gradient(
+    method_id: str, accumulation: int, *, combine: str | None = None, paused: bool = False, **params
+) -> dict[str, torch.Tensor]:
+    """The engine's first gradient in float64, in the conformance suite's world."""
+    module = vars(methods.load(method_id)) | ({"combine": combine} if combine else {})
+    given = {"batch_size": 8 // accumulation, "accumulation": accumulation, **params}
+    method = GradientMethod.assemble(SimpleNamespace(**module), methods.params(method_id, given))
+    subject, rows = taught_subject().copy(), world()
+    model = subject.model.double()
+    task = Task(
+        model=model, tokenizer=subject.tokenizer, encoder=subject.encoder,
+        roles={"forget": rows.forget, "retain": rows.retain},
+    )  # fmt: skip
+    anchor = Frozen(model)
+    step = StepGradient(
+        method, task, Datasets(task), method.sample(task, method.params), lambda _: anchor, steps=5
+    )
+    step.paused = paused
+    step(model, 0, lambda loss: loss.backward())
+    return {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from expunge.benchmarks.tofu.files import ROWS_PER_AUTHOR, SPLITS, Files, Record, key, read_files
+from expunge.benchmarks.tofu.files import SPLITS, Files, Record, key, read_files
 from expunge.benchmarks.tofu.published import read_log
 from expunge.benchmarks.tofu.scoring import cells, details, summarise
 from expunge.core.canonical import digest

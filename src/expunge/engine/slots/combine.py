@@ -1,25 +1,26 @@
 """Combiners: from the gradients of the terms to one gradient.
 
-A method that defines none gets the weighted sum of both terms in one backward pass. A combiner
-sees whole, accumulated gradients: ``{"forget": [tensor or None, ...], "retain": [...]}``, one
-entry per trainable parameter, already divided by the step's denominators.
+A method that names none gets the weighted sum of both terms in one backward pass. A combiner sees
+whole, accumulated gradients: ``{"forget": [tensor, ...], "retain": [...]}``, one tensor per
+trainable parameter, already divided by the step's denominators and summed over processes.
 """
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from torch import Tensor
+
+from expunge.core.params import GradientParams
 
 Gradients = Mapping[str, Sequence[Tensor]]
 
 
-def weighted_sum(gradients: Gradients, weights: Mapping[str, float]) -> list[Tensor]:
-    """``sum over terms of weight * gradient``, parameter by parameter."""
-    terms = list(gradients)
-    columns = zip(*(gradients[term] for term in terms), strict=True)
-    return [
-        sum(
-            (weights[term] * part for term, part in zip(terms, column, strict=True)),
-            start=0 * column[0],
-        )
-        for column in columns
-    ]
+def weighted_sum(
+    gradients: Gradients, state: Mapping[str, Any], params: GradientParams
+) -> list[Tensor]:
+    """``forget_weight * forget + retain_weight * retain``, parameter by parameter."""
+    pairs = zip(gradients["forget"], gradients["retain"], strict=True)
+    return [params.forget_weight * f + params.retain_weight * r for f, r in pairs]
+
+
+SHARED = {"sum": weighted_sum}
