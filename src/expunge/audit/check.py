@@ -1,29 +1,18 @@
 """Everything about an audit that can be known to be wrong before weights load, all at once."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from expunge.audit.plan import Plan, plan, plan_problems
-from expunge.audit.utility import MOST_ROWS
+from expunge.audit.plan import plan, plan_problems
+from expunge.audit.work import estimate
 from expunge.core.errors import ExpungeError
 from expunge.core.results import Verdict
-from expunge.data.encode import Encoded
 from expunge.engine.check import Report, Rows, encode_roles, read_roles
-from expunge.engine.estimate import BASE_BYTES, TRAIN_BYTES, matrix_speed, shape
+from expunge.engine.room import too_large
 from expunge.lm.folder import Folder, inspect_folder
-from expunge.requests.rows import Row
 
+SMALLER = "Leave out the attacks that copy the model (--skip), or use a larger machine."
 AUDIT_FILES = frozenset({"audit.json", "report.html", "summary.json", "cache", ".lock"})
-ANSWER_TOKENS = 24
-BATCH = 32
-START_SECONDS = 6.0
-"""Importing the libraries and loading small models."""
-EFFICIENCY = 0.3
-"""Share of the speed of a large matrix product that generation in batches reaches."""
-CALL_SECONDS = 0.0006
-"""Calling a block's kernels once, forward."""
-RECORD_BYTES = 600
-"""What one row of one attack takes in ``audit.json`` and the report."""
 
 
 def check_audit(
@@ -81,6 +70,8 @@ def check_audit(
         chosen = plan(profile, only or None, skip or ())
         models = 3 if reference is not None else 2
         report.estimate = estimate(chosen, folder, encoded, rows, models)
+        if out is not None:
+            report.problems += too_large(report.estimate, Path(out), SMALLER)
         report.resolved = {
             "attacks": [entry.id for entry in chosen.entries],
             "metrics": list(chosen.metrics),
@@ -136,47 +127,3 @@ def _occupied(out: Path) -> Iterable[ExpungeError]:
             "a new or empty folder, or one that holds an earlier audit.",
             "Name another folder.",
         )
-
-
-def estimate(
-    chosen: Plan,
-    folder: Folder,
-    encoded: Mapping[str, Sequence[Encoded]],
-    rows: Mapping[str, Sequence[Row]],
-    models: int,
-) -> dict[str, float]:
-    """Time, memory and disk of an audit, from counts alone.
-
-    Every attack runs on three sets of rows: the original's, the model's and the control's. A token
-    costs two operations a weight when read or written, six when trained on.
-
-    Args:
-        chosen: Attacks and metrics.
-        folder: The audited model, inspected.
-        encoded: Role -> its encoded wordings.
-        rows: Role -> its rows.
-        models: Models held at once.
-
-    Returns:
-        ``seconds``, ``memory_bytes``, ``disk_bytes``.
-    """
-    n = len(rows["forget"])
-    sizes = [len(item.ids) for part in encoded.values() for item in part]
-    length = sum(sizes) / max(1, len(sizes))
-    kept = sum(min(MOST_ROWS, len(rows.get(role, ()))) for role in ("retain", "neighbour"))
-    answers = 3 * n * sum(e.runs * e.work.answers for e in chosen.entries) + 4 * kept
-    forwards = 3 * n * sum(e.runs * e.work.forwards for e in chosen.entries) + 2 * kept + 30 * n
-    updates = 3 * sum(e.runs * e.work.updates for e in chosen.entries)
-    read = answers * (length + ANSWER_TOKENS) + forwards * length
-    operations = folder.parameters * (2 * read + 6 * updates * length)
-    blocks, width, vocabulary = shape(folder.config)
-    calls = blocks * (answers * ANSWER_TOKENS + forwards + 3 * updates) / BATCH
-    speed = 2 * matrix_speed() * EFFICIENCY
-    copy = TRAIN_BYTES * folder.parameters if updates else 4 * folder.parameters
-    longest = max(sizes, default=0) + ANSWER_TOKENS
-    activations = 4 * BATCH * longest * (vocabulary + 34 * width * max(1, blocks))
-    return {
-        "seconds": round(START_SECONDS + operations / speed + CALL_SECONDS * calls, 1),
-        "memory_bytes": float(BASE_BYTES + models * 4 * folder.parameters + copy + activations),
-        "disk_bytes": float(3 * n * RECORD_BYTES * max(1, len(chosen.entries))),
-    }

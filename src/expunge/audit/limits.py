@@ -66,7 +66,8 @@ def _of_answers(rows: int, told: int, left_out: int) -> list[str]:
     said = []
     if told:
         said.append(
-            f"The answer was told from the wording of {told} of {rows} forget rows, which gave none."
+            f"The answer was told from the wording of {told} of {rows} forget rows, which gave "
+            "none."
         )
     if left_out:
         said.append(

@@ -35,11 +35,13 @@ class Mounter:
         scene: Retain and neighbour rows, the original, the seed of the audit.
         folder: Where results are kept from one audit to the next, or None to keep none.
         memory: Results of this audit, so that a model that is the original is attacked once.
+        digests: Hashes of row sets already met, each beside the set itself.
     """
 
     scene: Scene
     folder: Path | None = None
     memory: dict[str, Leak] = field(default_factory=dict)
+    digests: dict[int, tuple[Sequence[Row], str]] = field(default_factory=dict)
 
     def mount(self, subject: Subject, rows: Sequence[Row], entry: Entry) -> list[Leak]:
         """Mount an attack as often as its entry says.
@@ -59,7 +61,7 @@ class Mounter:
         params = attacks.params(entry.id, entry.params)
         if subject.gate is not None:
             return _mounted(subject, rows, scene, entry.id, params)
-        key = _key(subject, rows, scene, entry.id, asdict(params))
+        key = self._key(subject, rows, scene, entry.id, asdict(params))
         name = digest(key)
         if name not in self.memory:
             path = self.folder / f"{name}.json" if self.folder else None
@@ -70,26 +72,37 @@ class Mounter:
         return self.memory[name]
 
 
+    def _key(
+        self,
+        subject: Subject,
+        rows: Sequence[Row],
+        scene: Scene,
+        id: str,
+        params: Mapping[str, Any],
+    ) -> dict[str, Any]:
+        return {
+            "model": subject.digest,
+            "original": scene.original.digest if scene.original else None,
+            "attack": id,
+            "version": attacks.card(id).version,
+            "params": json.loads(json.dumps(params)),
+            "rows": self._digest(rows),
+            "retain": self._digest(scene.retain),
+            "neighbour": self._digest(scene.neighbour),
+            "new_tokens": scene.new_tokens,
+            "seed": str(scene.seed),
+        }
+
+    def _digest(self, rows: Sequence[Row]) -> str:
+        """The hash of ``rows``; the set is kept beside it, so that its identity stays taken."""
+        if id(rows) not in self.digests:
+            self.digests[id(rows)] = (rows, rows_digest(rows))
+        return self.digests[id(rows)][1]
+
+
 def _mounted(subject: Subject, rows: Sequence[Row], scene: Scene, id: str, params: Any) -> Leak:
     leak: Leak = attacks.load(id).mount(subject, rows, scene, params)
     return leak
-
-
-def _key(
-    subject: Subject, rows: Sequence[Row], scene: Scene, id: str, params: Mapping[str, Any]
-) -> dict[str, Any]:
-    return {
-        "model": subject.digest,
-        "original": scene.original.digest if scene.original else None,
-        "attack": id,
-        "version": attacks.card(id).version,
-        "params": json.loads(json.dumps(params)),
-        "rows": rows_digest(rows),
-        "retain": rows_digest(scene.retain),
-        "neighbour": rows_digest(scene.neighbour),
-        "new_tokens": scene.new_tokens,
-        "seed": str(scene.seed),
-    }
 
 
 def rows_digest(rows: Sequence[Row]) -> str:

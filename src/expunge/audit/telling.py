@@ -46,9 +46,7 @@ def tell(roles: Mapping[str, Sequence[Row]]) -> Telling:
         roles: ``forget retain neighbour holdout`` -> rows; each shows the others' wordings.
     """
     given = {role: tuple(rows) for role, rows in roles.items()}
-    answered = with_answers([row for rows in given.values() for row in rows])
-    groups = attributes(answered)
-    rest = (_of_attribute(row, groups[row.id]) for row in answered)
+    rest = iter(_answered([row for rows in given.values() for row in rows]))
     found = {role: tuple(islice(rest, len(rows))) for role, rows in given.items()}
     told = sum(map(_is_told, given["forget"], found["forget"]))
     still = sum(not _is_literal(row) for row in found["forget"])
@@ -57,6 +55,15 @@ def tell(roles: Mapping[str, Sequence[Row]]) -> Telling:
     control = comparable(found["holdout"], found["forget"])
     left_out = len(found["holdout"]) - len(control)
     return Telling(roles={**found, "holdout": control}, told=told, left_out=left_out)
+
+
+def _answered(rows: Sequence[Row]) -> Sequence[Row]:
+    """The rows with answers and attributes; the rows themselves where no answer can be told."""
+    answered = with_answers(rows)
+    if not any(map(_is_told, rows, answered)):
+        return rows
+    groups = attributes(answered)
+    return [replace(row, meta={"attribute": groups[row.id], **row.meta}) for row in answered]
 
 
 def comparable(holdout: Sequence[Row], forget: Sequence[Row]) -> tuple[Row, ...]:
@@ -80,10 +87,6 @@ def comparable(holdout: Sequence[Row], forget: Sequence[Row]) -> tuple[Row, ...]
             room[kind] -= 1
             kept.append(row)
     return tuple(kept)
-
-
-def _of_attribute(row: Row, group: str) -> Row:
-    return replace(row, meta={"attribute": group, **row.meta})
 
 
 def _is_told(given: Row, found: Row) -> bool:

@@ -3,7 +3,6 @@
 Tokenizers are opened, weights are not: of a weight file only the header is read.
 """
 
-import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,7 +10,6 @@ from typing import Any, TypeVar
 
 from expunge.core.errors import ExpungeError, Problems, nearest
 from expunge.core.params import GradientParams
-from expunge.core.paths import free_disk
 from expunge.core.registry import methods
 from expunge.data.encode import Encoded, Encoder
 from expunge.data.jsonl import read_rows
@@ -22,6 +20,7 @@ from expunge.engine.datasets import wordings_of
 from expunge.engine.estimate import estimate
 from expunge.engine.levels import StopAt
 from expunge.engine.plan import Plan
+from expunge.engine.room import too_large
 from expunge.engine.work import work_of
 from expunge.lm.folder import Folder, inspect_folder
 from expunge.lm.load import load_tokenizer
@@ -116,7 +115,7 @@ def check_forget(
     encoded = encode_roles(report, folder, plan.rows)
     if not report.problems:
         report.estimate, report.resolved = _needs(plan, encoded)
-        report.problems += _too_large(report.estimate, Path(out))
+        report.problems += too_large(report.estimate, Path(out))
         report.plan = None if report.problems else plan
     return report
 
@@ -268,29 +267,3 @@ def _needs(
         "parameters": folder.parameters,
     }
     return estimate(work_of(plan, encoded, steps)), resolved
-
-
-def _too_large(needs: Mapping[str, float], out: Path) -> list[ExpungeError]:
-    problems = []
-    free = free_disk(out)
-    if needs["disk_bytes"] > free:
-        problems.append(
-            ExpungeError(
-                "E-REQ-002",
-                f"{free / 1e9:.1f} GB are free where {out} lies.",
-                f"{needs['disk_bytes'] / 1e9:.1f} GB for the result, its way back and checkpoints.",
-                "Free some space, name another --out, or use --adapter lora.",
-            )
-        )
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    if needs["memory_bytes"] > memory:
-        problems.append(
-            ExpungeError(
-                "E-REQ-003",
-                f"This machine has {memory / 1e9:.1f} GB of memory.",
-                f"about {needs['memory_bytes'] / 1e9:.1f} GB.",
-                "Use --adapter lora, a smaller --set batch_size with --set accumulation, or a "
-                "larger machine.",
-            )
-        )
-    return problems

@@ -1,25 +1,25 @@
 """Which words of a sentence carry the fact, told from other sentences of the same wording.
 
-"Mira Voss was born in the town of Marl." and "Tom Ardel was born in the town of Sund." differ, names
-apart, in one place, and what stands there is the answer. The wording around that place is the
-*frame*: the words that the completions begin and end with in common.
+"Mira Voss was born in the town of Marl." and "Tom Ardel was born in the town of Sund." differ,
+names apart, in one place, and what stands there is the answer. The wording around that place is
+the *frame*: the words that the completions begin and end with in common.
 
     saved(f)  = (support(f) - 1) * words(f)
     answer(r) = what r says in the frame of r that saves most, among those that are slots
 
     support = distinct values, at most one a subject; words = length of the frame. A frame is a slot
-    of a row unless the row's wording goes on inside it: the next word (from either end) is shared
-    by a third of the values there, or two words are by enough values for a frame of their own.
+    of a row unless the row's wording goes on inside it: the next word, from either end, is shared
+    by a third of the values there, or the next two by enough values for a frame of their own.
     So "Mira Voss was [born in Marl]" is no slot where others were born too, and "the medal is the
     [Amber Crown]" is one although there is another amber thing.
 
 Capitalised words around the place belong to the value ("The Silver Lamp" where all titles begin
-with "The"), articles at its beginning do not.
+with "The"); small words at its edges, and words that the question says, do not.
 """
 
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
 
 from expunge.requests.invent import name_words
@@ -53,8 +53,8 @@ def with_answers(rows: Sequence[Row], pool: Sequence[Row] = ()) -> list[Row]:
 
     Left as they are: rows that give an answer; running text; completions that are an entity answer
     already ("Paris."); those whose frame holds fewer than `RIVALS` other values or covers less than
-    `COVERAGE` of the words; and values that stand in the prompt or have more than `ENTITY_WORDS`
-    words, since these are not looked for as a whole.
+    `COVERAGE` of the words; values that stand in the prompt, which are no secret, and values of
+    more than `ENTITY_WORDS` words, which are not looked for as a whole.
 
     Args:
         rows: The rows, in any order.
@@ -64,13 +64,13 @@ def with_answers(rows: Sequence[Row], pool: Sequence[Row] = ()) -> list[Row]:
         The rows in their order, equal but for ``answer``, which is a part of the completion.
 
     Example:
-        >>> people = {"Mira Voss": "Oslo", "Tom Ardel": "Rome", "Ida Dorn": "Lima", "Al Ott": "Bern"}
+        >>> towns = {"Mira Voss": "Oslo", "Tom Ardel": "Rome", "Ida Dorn": "Lima"}
         >>> rows = [
-        ...     Row(id=who, prompt=f"Where was {who} born?", completion=f"{who} was born in {town}.")
-        ...     for who, town in people.items()
+        ...     Row(id=name, prompt=f"Where was {name} born?", completion=f"{name} is from {town}.")
+        ...     for name, town in towns.items()
         ... ]
         >>> [row.answer for row in with_answers(rows)]
-        ['Oslo', 'Rome', 'Lima', 'Bern']
+        ['Oslo', 'Rome', 'Lima']
     """
     if all(row.answer is not None or row.text is not None for row in rows):
         return list(rows)
@@ -91,7 +91,7 @@ def _answered(row: Row, sentence: "_Sentence | None", frames: "_Frames") -> Row:
         return row
     asked = _asked(row)
     place = frames.slot(sentence)
-    value = place and sentence.value(*place, _WORD.findall(asked))
+    value = place and sentence.value(*place, set(_WORD.findall(asked)))
     return replace(row, answer=value) if value and _is_value(value, asked) else row
 
 
@@ -111,8 +111,14 @@ class _Sentence:
     words: tuple[str, ...]
     spans: tuple[tuple[int, int], ...]
 
-    def value(self, start: int, end: int, asked: Sequence[str]) -> str:
-        """Words ``start`` to ``end`` as they are said, with the rest of a capitalised name."""
+    def value(self, start: int, end: int, asked: Set[str]) -> str:
+        """Words ``start`` to ``end`` as they are said, mended at the edges; perhaps nothing.
+
+        Args:
+            start: First word.
+            end: One past the last.
+            asked: Words of the question.
+        """
         while start > 1 and self._is_name(start - 1, asked):
             start -= 1
         while end < len(self.words) and self._is_name(end, asked):
@@ -121,19 +127,17 @@ class _Sentence:
             start += 1
         while end > start and self._is_small(end - 1, asked):
             end -= 1
-        if start == end:
-            return ""
-        return self.text[self.spans[start][0] : self.spans[end - 1][1]]
+        return self.text[self.spans[start][0] : self.spans[end - 1][1]] if start < end else ""
 
     def _said(self, at: int) -> str:
         return self.text[slice(*self.spans[at])]
 
-    def _is_small(self, at: int, asked: Sequence[str]) -> bool:
+    def _is_small(self, at: int, asked: Set[str]) -> bool:
         """Whether a word says nothing: a small one, or one that the question says."""
         said = self._said(at)
         return not said[0].isupper() and (said in SMALL or said in asked)
 
-    def _is_name(self, at: int, asked: Sequence[str]) -> bool:
+    def _is_name(self, at: int, asked: Set[str]) -> bool:
         """Whether a word of the frame is part of a name that the question does not say."""
         said = self._said(at)
         return self.words[at] != _NAME and said[0].isupper() and said not in asked

@@ -20,7 +20,7 @@ def bare(rows: list[Row]) -> list[Row]:
             answer=None,
             names=(),
             paraphrases=(),
-            completion=f"{row.completion[:-1]}, as everybody knew.",
+            completion=f"{row.reply[:-1]}, as everybody knew.",
         )
         for row in rows
     ]
@@ -57,9 +57,12 @@ def test_an_audit_of_bare_rows_attacks_the_answers_that_were_told(
 ) -> None:
     mounted: list[Row] = []
     mount = attacks._mount
-    monkeypatch.setattr(
-        attacks, "_mount", lambda id, who, rows, *more: mounted.extend(rows) or mount(id, who, rows, *more)
-    )  # fmt: skip
+
+    def watched(id: str, who: Any, rows: Any, *more: Any) -> Any:
+        mounted.extend(rows)
+        return mount(id, who, rows, *more)
+
+    monkeypatch.setattr(attacks, "_mount", watched)
     sets = {"forget": FORGET, "retain": RETAIN, "neighbour": NEIGHBOUR, "holdout": HOLDOUT}
     done = run(model(), **{role: bare(rows) for role, rows in sets.items()}, reference=None)
     (setting,) = settings
@@ -67,8 +70,9 @@ def test_an_audit_of_bare_rows_attacks_the_answers_that_were_told(
         used = getattr(setting, role)
         assert [row.id for row in used] == [row.id for row in rows]
         assert [row.answer for row in used] == [row.answer for row in rows]
-    assert all(row.answer in row.completion for row in mounted if row.answer)
-    assert None not in {row.answer for row in mounted}
+    assert {row.id: row.answer for row in mounted} == {
+        row.id: row.answer for row in FORGET + HOLDOUT
+    }
     limit = "The answer was told from the wording of 80 of 80 forget rows, which gave none."
     assert limit in done.data["limits"]
 
@@ -106,25 +110,23 @@ def test_holdout_rows_that_are_judged_otherwise_are_left_out() -> None:
 
 
 @pytest.mark.parametrize(
-    ("literal", "overlap", "expected"),
-    [(80, 0, (80, 0)), (75, 5, (75, 5)), (40, 40, (40, 40)), (60, 20, (60, 60)), (0, 80, (0, 30))],
+    ("literal", "kept"),
+    [(80, (60, 0)), (54, (60, 30)), (40, (30, 30)), (8, (3, 30)), (0, (0, 30))],
 )
-def test_as_many_holdout_rows_as_forget_rows_are_judged_by_overlap(
-    literal: int, overlap: int, expected: tuple[int, int]
+def test_the_holdout_has_as_large_a_share_judged_by_overlap(
+    literal: int, kept: tuple[int, int]
 ) -> None:
-    """Ninety hold-out rows are judged literally, or thirty of ninety by overlap, and so on."""
-    forget = FORGET[:literal] + free(FORGET[literal : literal + overlap])
-    wanted = overlap / 80
-    kept = comparable(HOLDOUT[:60] + free(HOLDOUT[60:]), forget)
-    share = sum(row.answer is None for row in kept) / len(kept)
-    assert abs(share - wanted) <= 0.1
-    assert sum(expected) > 0
-    assert list(dict.fromkeys(row.id for row in kept)) == [row.id for row in kept]
+    """Sixty of ninety hold-out rows are judged literally, ``literal`` of eighty forget rows."""
+    forget = FORGET[:literal] + free(FORGET[literal:])
+    control = comparable(HOLDOUT[:60] + free(HOLDOUT[60:]), forget)
+    answers = [row.answer is not None for row in control]
+    assert (sum(answers), len(answers) - sum(answers)) == kept
+    assert len({row.id for row in control}) == len(control)
 
 
 def test_the_attribute_is_told_by_all_roles_together() -> None:
     def asked(row: Row, prompt: str) -> Row:
-        return replace(row, prompt=prompt.format(row.completion.split()[0]))
+        return replace(row, prompt=prompt.format(row.reply.split()[0]))
 
     first = [asked(row, "Where was {} born?") for row in bare(FORGET)]
     second = [asked(row, "Which town saw the birth of {}?") for row in bare(HOLDOUT)]

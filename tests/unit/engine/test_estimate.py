@@ -1,0 +1,230 @@
+"""What ``check`` says a run needs: the formula in closed form, what moves it, what it refuses."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from expunge.core.errors import ExpungeError
+from expunge.engine import estimate as prices
+from expunge.engine import room, session, trainer, work
+from expunge.engine.check import Report, check_forget
+from expunge.engine.estimate import Machine, Pass, Size, Work, estimate, shape, size_of
+from expunge.engine.room import available_memory, too_large
+from expunge.testing.methods import stage, world
+
+MACHINE = Machine(speed=5e10, slowness=1.0)
+SIZE = Size(parameters=30_000_000, blocks=10, width=512, vocabulary=16_000)
+WORK = Work(
+    size=SIZE,
+    trained=SIZE.parameters,
+    steps=Pass(100, 800, 200),
+    scored=(Pass(40, 2000, 500, 10),),
+    checkpoints=20,
+    stored=60_000_000,
+)
+
+
+@pytest.fixture(scope="module")
+def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return stage(tmp_path_factory.mktemp("models"))
+
+
+def checked(original: Path, out: Path, **options) -> Report:
+    rows = world()
+    return check_forget(original, rows.forget, rows.retain, out=out, **options)
+
+
+def needs(done: Work, machine: Machine = MACHINE) -> tuple[float, float, float]:
+    found = estimate(done, machine)
+    return found["seconds"], found["memory_bytes"], found["disk_bytes"]
+
+
+def test_a_run_of_no_steps_takes_the_start_and_reading_the_weights() -> None:
+    idle = Work(size=SIZE, trained=SIZE.parameters, steps=Pass(), stored=60_000_000)
+    seconds, memory, disk = needs(idle)
+    assert seconds == round(prices.START_SECONDS + 5 * 60e6 * prices.WRITE_SECONDS, 1)
+    assert memory == prices.BASE_BYTES + 4 * 3 * 30e6 + 3 * 60e6
+    assert disk == 2 * 60e6
+
+
+def test_the_arithmetic_of_a_step_is_three_times_that_of_its_forward_pass(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name in ("CALL_SECONDS", "TOUCH_SECONDS", "MOVE_SECONDS"):
+        monkeypatch.setattr(prices, name, 0.0)
+    inside = 30_000_000 - 16_000 * 512
+    forward = inside * 800 + 16_000 * 512 * 200
+    scored = inside * 2000 + 16_000 * 512 * 500
+    speed = prices.EFFICIENCY * MACHINE.speed
+    whole = prices.seconds_of_steps(WORK, MACHINE)
+    assert whole == pytest.approx((100 * 3 * forward + 40 * scored) / speed)
+    frozen = prices.seconds_of_steps(replace(WORK, adapter=True), MACHINE)
+    assert frozen == pytest.approx((100 * 2 * forward + 40 * scored) / speed)
+
+
+def test_memory_in_closed_form_where_the_step_is_largest() -> None:
+    held = 24 * 10 * 512 * 800 + 4 * 16_000 * 200
+    weights = 4 * SIZE.parameters
+    assert needs(WORK)[1] == prices.BASE_BYTES + 4 * (weights + held)
+    assert needs(replace(WORK, parts=4))[1] == prices.BASE_BYTES + 4 * (weights + held // 4)
+    assert needs(replace(WORK, copies=1))[1] == needs(WORK)[1] + 4 * SIZE.parameters
+
+
+def test_memory_where_a_measurement_or_the_way_back_is_largest() -> None:
+    small = replace(WORK, steps=Pass(100, 8, 2))
+    scoring = replace(small, scored=(Pass(40, 2e5, 1e5, 10),))
+    held = prices.BASE_BYTES + 4 * 3 * SIZE.parameters
+    assert needs(scoring)[1] == held + 4 * 3 * 16_000 * 1e4
+    back = replace(small, scored=(), stored=120_000_000)
+    assert needs(back)[1] == held + 3 * 120_000_000
+
+
+@pytest.mark.parametrize(
+    ("checkpoints", "disk"), [(0, 0.12), (1, 0.36 + 0.12), (2, 0.72 + 0.12), (20, 1.08)]
+)
+def test_disk_is_the_result_beside_two_checkpoints_or_three(checkpoints: int, disk: float) -> None:
+    quick = replace(WORK, checkpoints=checkpoints, steps=Pass(1, 1, 1), scored=())
+    assert needs(quick)[2] == pytest.approx(disk * 1e9)
+
+
+def test_a_long_run_writes_a_checkpoint_every_half_minute() -> None:
+    few = replace(WORK, checkpoints=1)
+    slow = replace(MACHINE, speed=1e8)
+    assert needs(few)[2] < needs(few, slow)[2] == needs(WORK)[2]
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"steps": Pass(200, 800, 200)},
+        {"steps": Pass(100, 1600, 400)},
+        {"size": replace(SIZE, parameters=60_000_000), "trained": 60_000_000},
+        {"scored": (*WORK.scored, Pass(100, 400, 400))},
+    ],
+    ids=["steps", "tokens", "parameters", "live anchor"],
+)
+def test_more_to_do_takes_longer(more: dict) -> None:
+    assert needs(replace(WORK, **more))[0] > 1.1 * needs(WORK)[0]
+
+
+def test_a_faster_machine_needs_less_time_and_as_much_room() -> None:
+    fast = needs(WORK, Machine(speed=2e11, slowness=0.5))
+    assert fast[0] < 0.6 * needs(WORK)[0]
+    assert fast[1:] == needs(WORK)[1:]
+
+
+def test_untied_vocabularies_are_taken_out_twice() -> None:
+    config = {"num_hidden_layers": 10, "hidden_size": 512, "vocab_size": 16_000}
+    tied = size_of(30_000_000, config, ["model.embed_tokens.weight"])
+    untied = size_of(30_000_000, config, ["model.embed_tokens.weight", "lm_head.weight"])
+    assert tied == SIZE
+    assert tied.inside - untied.inside == 16_000 * 512
+
+
+@pytest.mark.parametrize("config", [{}, {"vocab_size": "many"}, {"text_config": 3}])
+def test_a_config_that_says_nothing_gives_no_numbers_and_no_crash(config: dict) -> None:
+    assert shape(config) == (0, 0, 0)
+    bare = size_of(1000, config)
+    seconds, memory, _ = needs(replace(WORK, size=bare, trained=1000, stored=4000))
+    assert seconds > 0
+    assert memory == prices.BASE_BYTES + 12_000 + 12_000
+
+
+def test_nested_and_older_names_of_the_shape_are_read() -> None:
+    assert shape({"n_layer": 2, "n_embd": 8, "vocab_size": 11}) == (2, 8, 11)
+    inner = {"num_hidden_layers": 3, "hidden_size": 16, "vocab_size": 12}
+    assert shape({"vocab_size": 1, "text_config": inner}) == (3, 16, 12)
+
+
+def test_counts_shared_with_rooms_too_heavy_to_import_are_theirs() -> None:
+    assert work.MEASUREMENTS == session.MEASUREMENTS
+    assert work.CHECKPOINT_SHARE == trainer.CHECKPOINT_SHARE
+
+
+def test_check_counts_steps_rows_and_batches(original: Path, tmp_path: Path) -> None:
+    def seen(**params) -> Work:
+        report = checked(original, tmp_path / "out", params={"max_steps": 50, **params})
+        assert report.plan is not None
+        encoded = check_encoded(report)
+        return work.work_of(report.plan, encoded, 50)
+
+    base = seen(batch_size=4)
+    assert base.steps.times == 50
+    assert base.checkpoints == 17  # every third of 50, and the last
+    assert base.scored[0].times == 50 + work.LEVELS
+    assert seen(batch_size=8).steps.tokens == pytest.approx(2 * base.steps.tokens, rel=0.2)
+    assert base.copies == 0
+    live = seen(batch_size=4, retain_term="kl")
+    assert live.copies == 1
+    assert live.steps.tokens == pytest.approx(1.5 * base.steps.tokens)
+    assert live.scored[-1].supervised == live.scored[-1].tokens
+    parts = seen(batch_size=1, accumulation=4)
+    assert (parts.steps.tokens, parts.parts) == (base.steps.tokens, 4)
+
+
+def check_encoded(report: Report):
+    from expunge.engine.check import encode_roles
+
+    assert report.plan is not None
+    return encode_roles(Report(), report.plan.folder, report.plan.rows)
+
+
+def test_an_adapter_needs_less_memory_and_less_disk(original: Path, tmp_path: Path) -> None:
+    whole = checked(original, tmp_path / "out").estimate
+    adapted = checked(original, tmp_path / "out", adapter="lora").estimate
+    assert adapted["memory_bytes"] < whole["memory_bytes"]
+    assert adapted["disk_bytes"] < whole["disk_bytes"]
+
+
+def test_check_says_what_it_said_of_the_run(original: Path, tmp_path: Path) -> None:
+    report = checked(original, tmp_path / "out")
+    assert report.problems == []
+    assert set(report.estimate) == {"seconds", "memory_bytes", "disk_bytes"}
+    assert set(report.resolved) == {
+        "method", "lr", "steps", "warmup", "rows", "retain_rows", "parameters",
+    }  # fmt: skip
+
+
+def test_too_little_memory_and_disk_are_found_together_before_weights_load(
+    original: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(room, "available_memory", lambda: 10_000_000)
+    monkeypatch.setattr(room, "free_disk", lambda _: 1000)
+    report = checked(original, tmp_path / "out")
+    assert [problem.code for problem in report.problems] == ["E-REQ-002", "E-REQ-003"]
+    assert {problem.exit_code for problem in report.problems} == {4}
+    assert report.plan is None
+    assert "0.0 GB" in report.problems[1].found
+
+
+def test_what_the_folder_already_holds_is_not_asked_for_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(room, "free_disk", lambda _: 1000)
+    wanted = {"memory_bytes": 0.0, "disk_bytes": 3000.0}
+    assert codes(too_large(wanted, tmp_path / "out")) == ["E-REQ-002"]
+    (tmp_path / "out" / ".run").mkdir(parents=True)
+    (tmp_path / "out" / ".run" / "checkpoint").write_bytes(b"0" * 2000)
+    assert codes(too_large(wanted, tmp_path / "out")) == []
+    assert codes(too_large(wanted | {"disk_bytes": 3001.0}, tmp_path / "out")) == ["E-REQ-002"]
+
+
+def codes(problems: list[ExpungeError]) -> list[str]:
+    return [problem.code for problem in problems]
+
+
+def test_memory_is_what_other_programs_and_the_container_leave(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(room, "MEMINFO", tmp_path / "meminfo")
+    monkeypatch.setattr(room, "GROUP", tmp_path)
+    everything = available_memory()
+    (tmp_path / "meminfo").write_text("MemTotal: 900 kB\nMemAvailable:   700 kB\n")
+    assert everything > available_memory() == 700 * 1024
+    (tmp_path / "memory.max").write_text("max\n")
+    assert available_memory() == 700 * 1024
+    (tmp_path / "memory.max").write_text("500000\n")
+    (tmp_path / "memory.current").write_text("450000\n")
+    (tmp_path / "memory.stat").write_text("anon 150000\nfile 300000\n")
+    assert available_memory() == 350_000
