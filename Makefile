@@ -31,6 +31,9 @@ test: $(READY)
 
 study: $(READY)
 	$(BIN)/python -m pytest -m slow --timeout 7200
+	$(BIN)/python benches/methods.py
+	$(BIN)/python benches/stop_and_settle.py
+	$(BIN)/python benches/estimate.py
 
 lint: $(READY)
 	$(BIN)/ruff check .

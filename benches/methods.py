@@ -122,10 +122,11 @@ def write(lines: list[Line]) -> None:
 def page(record: dict) -> str:
     """The results page."""
     heads = [*ATTACKS, *METRICS, "utility"]
+    versions = ", ".join(f"{name} {found}" for name, found in record["versions"].items())
     shown = [
         "# Methods on the embedded testbed",
         "",
-        f"Written by `{record['command']}` ({', '.join(f'{k} {v}' for k, v in record['versions'].items())}).",
+        f"Written by `{record['command']}` ({versions}).",
         "Each method at its defaults (stop at the level of hold-out rows, then settle), on the "
         "shipped original: 80 forget rows of eight people. Columns after the model: share of the "
         "forget rows each attack gets out; metrics on the forget rows (forget quality is the p of "

@@ -25,7 +25,9 @@ def test_attacks_can_decide_on_rows_that_give_no_answer(holdout):
         **(roles if holdout else {**roles, "holdout": []}),
     )
     attacks = done.data["attacks"]
-    assert {attack["outcome"] for attack in attacks.values()} == {"pass"}
+    assert {attacks[id]["outcome"] for id in ("direct", "prefix")} == {"pass"}
+    assert attacks["prob"]["outcome"] in {"pass", "inconclusive"}
+    assert attacks["prob"]["upper"] < 0.12
     assert attacks["direct"]["leak"]["original"] > 0.95
     assert attacks["direct"]["leak"]["control"] < 0.05
     assert attacks["prob"]["leak"]["original"] > 0.8

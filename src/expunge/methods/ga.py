@@ -27,7 +27,7 @@ CARD = {
     "needs": ["forget"],
     "access": "weights",
     "cost": "1 forward and backward per step",
-    "maturity": "paper",
+    "maturity": "beta",
     "version": 1,
 }
 

@@ -29,7 +29,7 @@ CARD = {
     "needs": ["forget", "retain", "refusal"],
     "access": "weights",
     "cost": "1 forward and backward over refusals and retain rows per step",
-    "maturity": "paper",
+    "maturity": "beta",
     "version": 1,
 }
 

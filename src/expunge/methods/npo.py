@@ -33,7 +33,7 @@ CARD = {
     "needs": ["forget", "retain", "anchor"],
     "access": "weights",
     "cost": "1 forward and backward over forget and retain rows per step; the anchor is cached",
-    "maturity": "paper",
+    "maturity": "beta",
     "version": 1,
 }
 

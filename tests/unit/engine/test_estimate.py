@@ -90,8 +90,8 @@ def test_disk_is_the_result_beside_two_checkpoints_or_three(checkpoints: int, di
 
 def test_a_long_run_writes_a_checkpoint_every_half_minute() -> None:
     few = replace(WORK, checkpoints=1)
-    slow = replace(MACHINE, speed=1e8)
-    assert needs(few)[2] < needs(few, slow)[2] == needs(WORK)[2]
+    fast = Machine(speed=1e13, slowness=0.001)
+    assert needs(few, fast)[2] < needs(few)[2] == needs(WORK)[2]
 
 
 @pytest.mark.parametrize(
