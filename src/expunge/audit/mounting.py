@@ -71,7 +71,6 @@ class Mounter:
                 _write(path, key, self.memory[name])
         return self.memory[name]
 
-
     def _key(
         self,
         subject: Subject,

@@ -47,10 +47,10 @@ BATCH = 32
 SHORTEST, LONGEST = 24, 96
 """Bounds of the length of an answer, in tokens."""
 
-WRITE_CALL = 0.003
+WRITE_CALL = 0.0005
 """Seconds of one token of a batch of answers outside the model: choosing it, keeping the past."""
 
-JUDGE_SECONDS = 0.0004
+JUDGE_SECONDS = 0.0001
 """Seconds to decode one answer and to look for the value in it."""
 
 VALUE_TOKENS = 4
@@ -62,7 +62,7 @@ ROUNDING = 40
 VERDICT_SECONDS = 1.0
 """Resampling, verdict and report."""
 
-RECORD_BYTES = 600
+RECORD_BYTES = 280
 """What one row of one attack takes in ``audit.json`` and the report."""
 
 
@@ -98,7 +98,8 @@ class Rows:
     Attributes:
         forget: Number of forget rows.
         wordings: Wordings of a forget row.
-        kept: Wordings of the rows on which utility is measured.
+        kept: Number of rows on which utility is measured.
+        kept_wordings: Wordings of all of them.
         wrong: Wrong completions of a forget row.
         length: Tokens of a wording with its completion.
         reply: Tokens of a completion.
@@ -107,7 +108,8 @@ class Rows:
 
     forget: int
     wordings: float
-    kept: float
+    kept: int
+    kept_wordings: int
     wrong: float
     length: float
     reply: float
@@ -124,7 +126,8 @@ class Rows:
         return cls(
             forget=len(forget),
             wordings=sum(len(row.turns) for row in forget) / len(forget),
-            kept=sum(len(row.turns) for row in kept),
+            kept=len(kept),
+            kept_wordings=sum(len(row.turns) for row in kept),
             wrong=sum(len(row.wrong) for row in forget) / len(forget),
             length=sum(len(item.ids) for item in items) / len(items),
             reply=sum(replies) / len(replies),
@@ -143,7 +146,7 @@ def work_of(chosen: Plan, rows: Rows, models: int) -> Work:
     new_tokens = min(LONGEST, max(SHORTEST, rows.longest))
     metrics = rows.forget * (rows.wordings + rows.wrong)
     base = Work(
-        answers=2 * rows.kept + rows.forget * rows.wordings,
+        answers=2 * rows.kept_wordings + rows.forget * rows.wordings,
         scored=(_reading(2 * rows.kept, rows), _reading(models * metrics, rows)),
         asked=rows.length - rows.reply,
         written=(min(rows.longest, new_tokens) + new_tokens) / 2,
@@ -164,7 +167,8 @@ def _with(work: Work, entry: Entry, rows: Rows) -> Work:
     if steps is not None:
         return _with_lesson(work, params, rows)
     if rivals is not None:
-        begun, lines = _reading(wordings, rows), wordings * (rivals + 1)
+        begun = replace(_reading(wordings, rows), supervised=0)
+        lines = wordings * (rivals + 1)
         values = Pass(
             1, lines * VALUE_TOKENS, lines * VALUE_TOKENS, ceil(lines / (LINES_AT_ONCE * BATCH))
         )

@@ -37,10 +37,10 @@ CALL_SECONDS = 0.0002
 TOUCH_SECONDS = 0.9e-9
 """Reading and writing a value between the products: norms, activations, softmax."""
 
-MOVE_SECONDS = 2.0e-10
+MOVE_SECONDS = 0.75e-10
 """Moving one byte of weights, gradients or moments through an update."""
 
-WRITE_SECONDS = 0.65e-9
+WRITE_SECONDS = 1.1e-9
 """Writing a byte of a checkpoint, or reading and hashing one of a model."""
 
 ADAPTED = 1.8

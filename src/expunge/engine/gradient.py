@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -71,10 +72,11 @@ class StepGradient:
     def paused(self, value: bool) -> None:
         self.task.state[PAUSED] = value
 
-    @property
+    @cached_property
     def keeps(self) -> bool:
-        """Whether the method has something that keeps the rest in place."""
-        return "retain" in self.method.needs
+        """Whether the method has a term of its own that keeps the rest in place."""
+        chunks = self._chunks(self.sampler.draw(0))
+        return "retain" in chunks[0] and self._term("retain", self._counting(chunks[0])) is not None
 
     def __call__(
         self, model: nn.Module, index: int, backward: Callable[[Tensor], Any]
@@ -180,19 +182,21 @@ class StepGradient:
         """The whole step's denominator of each term; None where one micro-batch is the step."""
         if len(chunks) == 1 and self.world.size == 1:
             return [None] * len(TERMS)
-        config = self.task.model.config.get_text_config()
-        zeros = Counting(config.vocab_size, config.hidden_size)
         totals = torch.zeros(len(TERMS), dtype=torch.float64)
         with torch.no_grad():
             for views in chunks:
-                step = Step(
-                    {n: View(i, zeros, lambda: zeros) for n, i in views.items()},
-                    state=dict(self.task.state),
-                )
+                step = self._counting(views)
                 for place, name in enumerate(TERMS):
                     counted = self._term(name, step)
                     totals[place] += 0.0 if counted is None else float(counted.den)
         return [float(total) for total in self.world.total(totals)]
+
+    def _counting(self, views: dict[str, Inputs]) -> Step:
+        """A step on zeros, whose terms cost nothing and have the true denominators."""
+        config = self.task.model.config.get_text_config()
+        zeros = Counting(config.vocab_size, config.hidden_size)
+        made = {name: View(inputs, zeros, lambda: zeros) for name, inputs in views.items()}
+        return Step(made, state=dict(self.task.state))
 
     @staticmethod
     def _share(term: Mean | None, total: float | None) -> Tensor | None:

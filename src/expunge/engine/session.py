@@ -206,9 +206,7 @@ class Session:
         return None if minutes is None else time.monotonic() + 60 * minutes
 
 
-def _roles(
-    rows: Mapping[str, Sequence[Row]], method: GradientMethod
-) -> dict[str, Sequence[Row]]:
+def _roles(rows: Mapping[str, Sequence[Row]], method: GradientMethod) -> dict[str, Sequence[Row]]:
     """Neighbours are kept like retain rows, unless the method looks at them by themselves."""
     if "neighbour" in method.needs or not rows.get("neighbour"):
         return dict(rows)

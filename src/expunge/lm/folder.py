@@ -4,6 +4,7 @@ A folder is a model, an adapter over a base, or a change written by ``forget`` o
 come from a stranger: nothing in it is trusted, and every problem is reported at once.
 """
 
+import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
@@ -20,6 +21,8 @@ CHANGE = "change.json"
 CHANGE_FORMAT = "unlearning-change/1"
 ADAPTER = "adapter_config.json"
 CONFIG = "config.json"
+HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+HUB_FILES = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja"]
 CHANGE_KINDS = ("checkpoint", "adapter", "guard")
 
 TOKENIZERS = ("tokenizer.json", "tokenizer.model", "spiece.model", "vocab.json", "vocab.txt")
@@ -90,16 +93,17 @@ def inspect_folder(
     """Inspect a model folder; only configurations and weight headers are read.
 
     Args:
-        path: The folder.
+        path: The folder, or a hub id (which is fetched first).
         messages: Whether rows of chat messages are going to be used.
         adapter: Whether low-rank adapters are going to be trained on it.
 
     Returns:
         What was found, problems included; nothing is raised for them.
     """
-    root = Path(path)
-    if not root.is_dir():
-        return Folder(path=root, kind="model", holds="model", problems=(_not_found(root),))
+    try:
+        root = local_folder(path)
+    except ExpungeError as error:
+        return Folder(path=Path(path), kind="model", holds="model", problems=(error,))
     problems: list[ExpungeError] = list(_remote_code(root))
     manifest = _read(root / CHANGE, problems)
     problems += _wrong_manifest(manifest)
@@ -125,6 +129,32 @@ def inspect_folder(
     if adapter and holds == "model" and entries and not _has_linears(entries):
         problems.append(_no_targets(root))
     return replace(folder, problems=tuple(problems))
+
+
+def local_folder(path: str | Path) -> Path:
+    """The folder itself, or a local copy of what a hub id names.
+
+    A name whose first part is a folder here is a path, and never looked up on the hub.
+
+    Raises:
+        ExpungeError: ``E-MODEL-001`` when there is neither.
+    """
+    root = Path(path)
+    if root.is_dir():
+        return root
+    if not HUB_ID.fullmatch(str(path)) or root.parent.exists():
+        raise _not_found(root)
+    from huggingface_hub import snapshot_download
+
+    try:
+        return Path(snapshot_download(str(path), allow_patterns=HUB_FILES))
+    except Exception as error:
+        raise ExpungeError(
+            "E-MODEL-001",
+            f"{path} is no folder, and fetching it from the hub failed: {str(error)[:300]}.",
+            "a folder, or the id of a model this machine can reach.",
+            "Check the spelling, the network and the access rights.",
+        ) from error
 
 
 def _read(file: Path, problems: list[ExpungeError]) -> dict[str, Any] | None:

@@ -5,7 +5,6 @@ refused before any library opens it.
 """
 
 import logging
-import re
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -22,8 +21,6 @@ from expunge.core.errors import ExpungeError, raise_all
 from expunge.lm.digest import folder_digest
 from expunge.lm.folder import TOKENIZERS, Folder, inspect_folder
 
-HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
-HUB_FILES = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja"]
 DTYPES = {"F64": torch.float64, "F16": torch.float16, "BF16": torch.bfloat16}
 
 
@@ -66,7 +63,7 @@ def load(
         ExpungeError: Whatever `inspect_folder` finds, and ``E-MODEL-009`` when the weights of a
             change or of its parent are not those it was written with.
     """
-    folder = inspect_folder(_local(path))
+    folder = inspect_folder(path)
     raise_all(folder.problems)
     verify(folder)
     stored = DTYPES.get(folder.dtype, torch.float32)
@@ -122,23 +119,6 @@ def quiet() -> Iterator[None]:
         peft_logger.setLevel(peft_level)
         if bars:
             logger.enable_progress_bar()
-
-
-def _local(path: str | Path) -> Path:
-    """The folder itself, or a downloaded copy of what a hub id names."""
-    if Path(path).is_dir() or not HUB_ID.fullmatch(str(path)):
-        return Path(path)
-    from huggingface_hub import snapshot_download
-
-    try:
-        return Path(snapshot_download(str(path), allow_patterns=HUB_FILES))
-    except Exception as error:
-        raise ExpungeError(
-            "E-MODEL-001",
-            f"{path} is no folder, and fetching it from the hub failed: {str(error)[:300]}.",
-            "a folder, or the id of a model this machine can reach.",
-            "Check the spelling, the network and the access rights.",
-        ) from error
 
 
 def _model(folder: Folder, dtype: torch.dtype) -> PreTrainedModel:

@@ -11,7 +11,9 @@ from expunge.engine.estimate import Machine, Size
 
 MACHINE = Machine(speed=5e10, slowness=1.0)
 SIZE = Size(parameters=30_000_000, blocks=10, width=512, vocabulary=16_000)
-ROWS = Rows(forget=32, wordings=2, kept=64, wrong=0, length=20, reply=8, longest=12)
+ROWS = Rows(
+    forget=32, wordings=2, kept=32, kept_wordings=64, wrong=0, length=20, reply=8, longest=12
+)
 
 
 def chosen(*entries: Entry) -> Plan:

@@ -176,3 +176,12 @@ def test_a_change_stacks_on_a_change(original: Path, tmp_path: Path) -> None:
     manifest = read_manifest(tmp_path / "two")
     assert manifest is not None
     assert manifest["parent"]["digest"] == folder_digest(tmp_path / "one")
+
+
+def test_a_method_without_a_term_of_its_own_to_keep_ends_at_the_level(
+    original: Path, tmp_path: Path
+) -> None:
+    union = {"legacy_union": True, "max_steps": 30, "warmup": 0}
+    done = run(original, tmp_path / "out", method="idk-nll", params=union, stop_at="nll=0.1")
+    assert done["stopped_by"] == "level"
+    assert done["steps"] < 30

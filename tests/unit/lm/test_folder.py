@@ -244,3 +244,26 @@ def test_tokenizers_of_words_and_of_bytes_restore_the_text(
         assert (made.pad_token_id, ids[0], made.eos_token_id) == (0, 1, 2)
         assert made.decode(ids, skip_special_tokens=True) == text
     assert len(tiny_tokenizer([text], kind="word")(text)["input_ids"]) == 1 + 6
+
+
+def test_a_hub_id_is_fetched_and_then_a_folder_like_any_other(tmp_path, monkeypatch):
+    tiny_model("llama").save_pretrained(tmp_path / "copy")
+    asked = []
+
+    def fetch(name, allow_patterns):
+        asked.append((name, "*.safetensors" in allow_patterns, "*.bin" in allow_patterns))
+        return str(tmp_path / "copy")
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", fetch)
+    monkeypatch.chdir(tmp_path)
+    folder = inspect_folder("somebody/model")
+    assert asked == [("somebody/model", True, False)]
+    assert folder.path == tmp_path / "copy"
+    assert folder.parameters > 0
+
+
+def test_a_path_that_only_looks_like_a_hub_id_is_never_looked_up(tmp_path, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.snapshot_download", lambda *_, **__: pytest.fail("asked"))
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "models").mkdir()
+    assert [p.code for p in inspect_folder("models/typo").problems] == ["E-MODEL-001"]

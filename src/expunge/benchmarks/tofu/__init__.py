@@ -78,9 +78,7 @@ class Params:
         paper="plain for Phi, chat for Llama-2-chat",
         choices=("plain", "chat"),
     )
-    rows: int = param(
-        400, help="most rows of a set that are evaluated", paper=300, low=20
-    )
+    rows: int = param(400, help="most rows of a set that are evaluated", paper=300, low=20)
     new_tokens: int = param(200, help="longest greedy answer, in tokens", paper=200, low=1)
 
 
