@@ -278,7 +278,7 @@ def test_a_folder_in_use_by_another_run_is_refused(
 def test_a_disk_too_small_is_told_before_weights_load(
     desk: Desk, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("expunge.engine.check.free_disk", lambda _: 1000)
+    monkeypatch.setattr("expunge.engine.room.free_disk", lambda _: 1000)
     assert main(["forget", *desk.arguments()]) == 4
     assert json.loads(capsys.readouterr().out)["error"]["code"] == "E-REQ-002"
 
