@@ -23,6 +23,7 @@ from expunge.engine.run import forget
 from expunge.lab import testbed
 
 ROOT = Path(__file__).parent.parent
+RECORD = ROOT / "benches/results/methods.json"
 ATTACKS = ("direct", "prob", "prefix", "lens", "relearn-in")
 METRICS = ("probability", "extraction-strength", "truth-ratio", "forget-quality")
 ROLES = ("forget", "retain", "neighbour", "holdout")
@@ -37,6 +38,34 @@ PHENOMENA: dict[str, tuple[str, Callable[[Line], bool]]] = {
     "grad-diff": (
         "the retain term keeps utility (at least .8) while the answers go (direct leak below .1)",
         lambda line: line["utility"] >= 0.8 and line["direct"] < 0.1,
+    ),
+    "kl-min": (
+        "the divergence keeps utility (at least .8) while the answers go (direct leak below .1)",
+        lambda line: line["utility"] >= 0.8 and line["direct"] < 0.1,
+    ),
+    "idk-dpo": (
+        "the reply changes (direct leak below .1) and the knowledge stays (relearn-in above .3)",
+        lambda line: line["direct"] < 0.1 and line["relearn-in"] > 0.3,
+    ),
+    "simnpo": (
+        "the answers go (direct leak below .1) at a utility of at least .9",
+        lambda line: line["direct"] < 0.1 and line["utility"] >= 0.9,
+    ),
+    "undial": (
+        "stable without a retain term: no collapse (utility above .5, where ga has less)",
+        lambda line: line["utility"] > 0.5,
+    ),
+    "wga": (
+        "the answers go (direct leak below .1) at a utility of at least .9",
+        lambda line: line["direct"] < 0.1 and line["utility"] >= 0.9,
+    ),
+    "satimp": (
+        "the answers go (direct leak below .1) at a utility of at least .9",
+        lambda line: line["direct"] < 0.1 and line["utility"] >= 0.9,
+    ),
+    "ceu": (
+        "the answers go (direct leak below .1) without a retain set; utility is not claimed here",
+        lambda line: line["direct"] < 0.1,
     ),
     "npo": (
         "the answers go (direct leak below .1) at a utility of at least .9, and retraining on some "
@@ -61,6 +90,7 @@ def main() -> None:
     known = [card.id for card in methods.cards() if card.kind == "gradient"]
     chosen = [name for name in given.methods.split(",") if name] or known
     rows = {role: testbed.rows(role) for role in ROLES}
+    kept = [line for line in stored() if line["model"] not in {*chosen, "original", "reference"}]
     with tempfile.TemporaryDirectory() as folder:
         cache = Path(folder) / "cache"
         lines = [
@@ -70,7 +100,13 @@ def main() -> None:
             for seed in range(given.seeds):
                 lines.append(changed(method, seed, rows, Path(folder), cache))
                 print(json.dumps(lines[-1]))
-    write(lines)
+    order = {name: place for place, name in enumerate(["original", "reference", *known])}
+    write(sorted([*kept, *lines], key=lambda line: (order[line["model"]], line.get("seed", 0))))
+
+
+def stored() -> list[Line]:
+    """The lines of the last record, so that a run over some methods keeps those of the others."""
+    return json.loads(RECORD.read_text())["lines"] if RECORD.is_file() else []
 
 
 def changed(method: str, seed: int, rows: dict, folder: Path, cache: Path) -> Line:
@@ -114,7 +150,7 @@ def write(lines: list[Line]) -> None:
         "versions": packages | {"python": platform.python_version()},
         "lines": lines,
     }
-    (ROOT / "benches/results/methods.json").write_text(json.dumps(record, indent=1) + "\n")
+    RECORD.write_text(json.dumps(record, indent=1) + "\n")
     (ROOT / "docs/results").mkdir(exist_ok=True)
     (ROOT / "docs/results/methods.md").write_text(page(record))
 

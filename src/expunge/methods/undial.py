@@ -1,0 +1,61 @@
+"""UNDIAL: distil from a frozen teacher whose target token is demoted.
+
+Objective:
+    L = gamma * tokenmean_F( CE( q_t, p_t ) ) + alpha * RETAIN
+    q_t = softmax( z0_t - beta * onehot(y_t) ),   z0 the anchor's logits
+
+    The teacher does not move, so the loss has a fixed floor, the entropy of q, and no divergence.
+
+Reference: UNDIAL: Self-Distillation with Adjusted Logits for Robust Unlearning in Large Language
+Models, 2024.
+
+Departs from the paper:
+    Only answer positions count; the original code also averages over prompt and padding. No retain
+    term by default, as in the paper.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from torch.nn.functional import log_softmax, one_hot
+
+from expunge.core.params import GradientParams, param
+from expunge.engine.mean import Mean, mean_of
+from expunge.engine.step import Step
+
+CARD = {
+    "id": "undial",
+    "kind": "gradient",
+    "summary": "Self-distillation from the frozen start with the target's logit lowered.",
+    "paper": "UNDIAL: Self-Distillation with Adjusted Logits for Robust Unlearning in Large "
+    "Language Models (2024)",
+    "needs": ["forget", "anchor-live"],
+    "access": "weights",
+    "cost": "1 forward and backward over forget rows and 1 forward of the anchor per step; a "
+    "second copy of the weights unless an adapter is trained",
+    "maturity": "paper",
+    "version": 1,
+}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Params(GradientParams):
+    """The shared parameters and the demotion."""
+
+    retain_term: str = param(
+        "none", help="what keeps the rest", paper="none", choices=("none", "nll", "kl", "mse")
+    )
+    lr: float | Literal["auto"] = param(
+        "auto", help="learning rate; auto picks it by size", paper=1e-4, low=0.0
+    )
+    beta: float = param(
+        10.0, help="how far the target's logit is lowered", paper=[3, 10, 30], low=0.0
+    )
+
+
+def forget(step: Step, params: Params) -> Mean:
+    """Token-mean cross-entropy to the adjusted teacher, nats."""
+    view = step.forget
+    target = one_hot(view.labels, view.logits.shape[-1])
+    teacher = (view.anchor.logits - params.beta * target).softmax(-1)
+    return mean_of(-(teacher * log_softmax(view.logits, -1)).sum(-1))
