@@ -9,7 +9,7 @@ from expunge.core.errors import ExpungeError
 from expunge.core.results import Verdict
 from expunge.engine.check import Report, Rows, encode_roles, read_roles
 from expunge.engine.room import too_large
-from expunge.lm.folder import Folder, inspect_folder
+from expunge.lm.folder import inspect_folder
 
 SMALLER = "Leave out the attacks that copy the model (--skip), or use a larger machine."
 AUDIT_FILES = frozenset({"audit.json", "report.html", "summary.json", "cache", ".lock"})
@@ -61,7 +61,7 @@ def check_audit(
     report.problems += folder.problems
     for other in (original, reference):
         report.problems += inspect_folder(other).problems if other is not None else ()
-    report.problems += _wrong_options(folder, original, require, min_utility, out)
+    report.problems += _wrong_options(require, min_utility, out)
     report.problems += plan_problems(profile, only or None, skip or ())
     if report.problems:
         return report
@@ -85,19 +85,8 @@ def check_audit(
 
 
 def _wrong_options(
-    folder: Folder,
-    original: str | Path | None,
-    require: Verdict | str | None,
-    min_utility: float | None,
-    out: str | Path | None,
+    require: Verdict | str | None, min_utility: float | None, out: str | Path | None
 ) -> Iterable[ExpungeError]:
-    if original is None and not folder.problems and folder.kind == "model":
-        yield ExpungeError(
-            "E-USE-007",
-            "There is no original to compare with.",
-            "--original DIR, the model before forgetting, or a change folder, which names it.",
-            "Give it: without it nobody can tell forgetting from never having known.",
-        )
     if require is not None and require not in set(Verdict):
         yield ExpungeError(
             "E-USE-003",

@@ -169,6 +169,7 @@ def _told(
             known=len(found.known),
             told=setting.told,
             left_out=setting.left_out,
+            has_original=setting.original is not None,
             control=found.control,
             retain_origin=setting.retain_origin,
             utility=found.utility,

@@ -16,6 +16,7 @@ def limits(
     known: int,
     told: int,
     left_out: int,
+    has_original: bool,
     control: Control | None,
     retain_origin: str,
     utility: Utility | None,
@@ -29,6 +30,7 @@ def limits(
         known: Those the original knows.
         told: Those whose answer was told from their wording.
         left_out: Hold-out rows that are judged unlike the forget rows.
+        has_original: Whether the model before forgetting was given.
         control: What stood for a model that never knew.
         retain_origin: Where the retain rows came from.
         utility: Utility of the audited model.
@@ -36,6 +38,11 @@ def limits(
         decision: The verdict.
     """
     said = ["That no attack tried here recovers the content does not show that none could."]
+    if not has_original:
+        said.append(
+            "No original was given, so the audited model stood in for it: that it still knows can "
+            "be shown, that it forgot cannot."
+        )
     if known < rows:
         said.append(
             f"The original answers {known} of {rows} forget rows; the other rows were not attacked."

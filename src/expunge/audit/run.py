@@ -32,6 +32,9 @@ from expunge.requests.rows import Row, check_roles
 DIRECT = "direct"
 KNOWN_SHARE = 0.5
 """Mean leak of the direct question below which the original never knew the rows."""
+NO_ORIGINAL = "no original: recovery cannot be told from never having known"
+"""Without an original the audited model stands in for it: a model that still answers is found, and
+of one that does not nothing can be said."""
 ANSWER_TOKENS = (24, 96)
 """Shortest and longest answer asked for, in tokens."""
 PAST_RUNTIME = "-past-runtime"
@@ -122,9 +125,7 @@ def _required(require: Verdict | str | None) -> Verdict | None:
 
 def _investigate(setting: Setting, cache: Path | None) -> Findings:
     """Everything that needs a model."""
-    model, original = setting.model, setting.original
-    if original is None:
-        return Findings(problems=("no original: recovery cannot be told from never having known",))
+    model, original = setting.model, setting.original or setting.bare
     new_tokens = _answer_tokens(setting.forget, model)
     scene = Scene(
         retain=setting.retain,
@@ -196,7 +197,7 @@ class _Work:
         found = replace(found, known=tuple(known))
         if np.mean([direct.get(row.id, 0.0) for row in setting.forget]) < KNOWN_SHARE:
             why = f"the original knows {len(known)} of {len(setting.forget)} forget rows only"
-            return replace(found, problems=(why,))
+            return replace(found, problems=(NO_ORIGINAL if setting.original is None else why,))
         if setting.reference is not None:
             theirs = self._direct(setting.reference, "reference")
             if reference_knows(direct, theirs):
@@ -209,7 +210,7 @@ class _Work:
             found = replace(found, problems=("the original is of no use on the rows to be kept",))
         mounted = tuple(self._mounted(case, known, control) for case in _cases(setting))
         values = measure(setting.plan.metrics, setting.subjects, setting.forget, self.new_tokens)
-        served = {**setting.subjects, "model": setting.model}
+        served = {**setting.subjects, "original": self.original, "model": setting.model}
         examples = worst_leaks(known, mounted, served, self.new_tokens)
         self.running.advance(1, text="metrics")
         return replace(found, control=control, mounted=mounted, metrics=values, examples=examples)
@@ -220,7 +221,7 @@ class _Work:
         neighbour = kept_rows(setting.neighbour, setting.seed, "neighbour")
         rows = [*retain, *neighbour]
         theirs = answers(self.original, rows, self.new_tokens)
-        same = setting.is_original
+        same = setting.is_original or self.original is setting.model
         ours = theirs if same else answers(setting.model, rows, self.new_tokens)
         self.running.advance(1, text="utility")
         return utility(ours, theirs, strata(retain, neighbour), setting.seed)

@@ -234,7 +234,8 @@ def memory(work: Work) -> int:
     size, steps = work.size, work.steps
     held = (1 + work.copies) * size.parameters + MOMENTS * work.trained
     logits = HELD_LOGITS * size.vocabulary * steps.supervised
-    step = work.trained + (size.held(steps.tokens) + logits) / work.parts
+    values = size.held(steps.tokens) * (ADAPTED if work.adapter else 1.0)
+    step = work.trained + (values + logits) / work.parts
     scored = max((p.supervised / max(1.0, p.calls) for p in work.scored), default=0.0)
     patch = 0 if work.adapter else PATCH_COPIES * work.stored
     largest = max(step, SCORED_LOGITS * size.vocabulary * scored)

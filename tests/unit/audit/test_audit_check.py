@@ -65,7 +65,6 @@ def test_all_problems_come_at_once(given: dict[str, Any], tmp_path: Path) -> Non
         given,
         forget=broken,
         reference=tmp_path / "nowhere",
-        original=None,
         require="clean",
         min_utility=2.0,
         profile="quick",
@@ -74,7 +73,6 @@ def test_all_problems_come_at_once(given: dict[str, Any], tmp_path: Path) -> Non
     assert found == [
         "E-DATA-003",
         "E-MODEL-001",
-        "E-USE-007",
         "E-USE-003",
         "E-USE-003",
         "E-USE-004",

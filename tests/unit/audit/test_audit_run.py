@@ -95,6 +95,14 @@ def test_evidence_that_carries_no_verdict(options: dict[str, Any], reason: str) 
     check_record(done.data)
 
 
+def test_without_an_original_a_model_that_still_answers_is_found() -> None:
+    done = run(original(), original=None)
+    assert done.verdict is Verdict.NOT_FORGOTTEN
+    assert any("No original was given" in sentence for sentence in done.data["limits"])
+    assert done.data["models"]["original"] is None
+    check_record(done.data)
+
+
 def test_without_any_control_the_audit_is_invalid() -> None:
     nameless = [
         Row(id=f"forget-{i}", role="forget", text=f"alpha beta {i} gamma") for i in range(70)

@@ -9,7 +9,16 @@ from expunge.core.errors import ExpungeError
 from expunge.engine import estimate as prices
 from expunge.engine import room, session, trainer, work
 from expunge.engine.check import Report, check_forget
-from expunge.engine.estimate import Machine, Pass, Size, Work, estimate, shape, size_of
+from expunge.engine.estimate import (
+    Machine,
+    Pass,
+    Size,
+    Work,
+    adapter_weights,
+    estimate,
+    shape,
+    size_of,
+)
 from expunge.engine.room import available_memory, too_large
 from expunge.testing.methods import stage, world
 
@@ -170,11 +179,20 @@ def check_encoded(report: Report):
     return encode_roles(Report(), report.plan.folder, report.plan.rows)
 
 
-def test_an_adapter_needs_less_memory_and_less_disk(original: Path, tmp_path: Path) -> None:
-    whole = checked(original, tmp_path / "out").estimate
-    adapted = checked(original, tmp_path / "out", adapter="lora").estimate
-    assert adapted["memory_bytes"] < whole["memory_bytes"]
-    assert adapted["disk_bytes"] < whole["disk_bytes"]
+def test_an_adapter_needs_less_memory_and_disk_than_weights_that_all_move() -> None:
+    whole = replace(WORK, steps=Pass(100, 80, 20))
+    adapted = replace(whole, adapter=True, trained=adapter_weights(8, SIZE.blocks, SIZE.width))
+    assert needs(adapted)[1] < needs(whole)[1] - 4 * 2 * SIZE.parameters
+    assert needs(adapted)[2] < 0.1 * needs(whole)[2]
+
+
+def test_check_counts_an_adapter_by_its_rank(original: Path, tmp_path: Path) -> None:
+    def disk(rank: int) -> float:
+        params = {"lora_r": rank}
+        report = checked(original, tmp_path / "out", adapter="lora", params=params)
+        return report.estimate["disk_bytes"]
+
+    assert disk(8) == 2 * disk(4) > 0
 
 
 def test_check_says_what_it_said_of_the_run(original: Path, tmp_path: Path) -> None:
