@@ -1,4 +1,4 @@
-"""What an audit runs: profiles of attacks and metrics by id, and what they cost.
+"""What an audit runs: profiles of attacks and metrics, by id.
 
 A profile names ids; which of them exist is the registry's to know. An attack whose file is not
 there is listed as not run, and its family stays open.
@@ -17,21 +17,6 @@ THRESHOLD = 0.10
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Work:
-    """What one attack costs on one set of rows, for the estimate of time.
-
-    Attributes:
-        answers: Generated answers to a row.
-        forwards: Scored texts of a row.
-        updates: Texts trained on, all rows together.
-    """
-
-    answers: float = 0
-    forwards: float = 0
-    updates: float = 0
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
 class Entry:
     """One attack of a profile.
 
@@ -39,39 +24,35 @@ class Entry:
         id: Its id.
         params: Values in place of its defaults.
         runs: How often it is repeated with other seeds (random attacks).
-        work: Its cost.
     """
 
     id: str
     params: Mapping[str, Any] = field(default_factory=dict)
     runs: int = 1
-    work: Work = field(default_factory=lambda: Work(answers=2))
 
 
 _READ_ONLY = (
-    Entry(id="direct", work=Work(answers=2)),
-    Entry(id="prob", work=Work(forwards=24)),
-    Entry(id="prefix", work=Work(answers=2)),
-    Entry(id="lens", work=Work(forwards=24)),
-    Entry(id="lens-exit", work=Work(forwards=2)),
-    Entry(id="quant8", work=Work(answers=2)),
-    Entry(id="quant4", work=Work(answers=2)),
+    Entry(id="direct"),
+    Entry(id="prob"),
+    Entry(id="prefix"),
+    Entry(id="lens"),
+    Entry(id="lens-exit"),
+    Entry(id="quant8"),
+    Entry(id="quant4"),
 )
-_BENIGN = Work(answers=14, updates=400)
-_INSIDE = Work(answers=12, updates=800)
 
 PROFILES: Mapping[str, tuple[Entry, ...]] = {
     "fast": (
         *_READ_ONLY,
-        Entry(id="sample", params={"budget": 4}, work=Work(answers=8)),
-        Entry(id="relearn-ood", work=_BENIGN),
-        Entry(id="relearn-in", work=_INSIDE),
+        Entry(id="sample", params={"budget": 4}),
+        Entry(id="relearn-ood"),
+        Entry(id="relearn-in"),
     ),
     "default": (
         *_READ_ONLY,
-        Entry(id="sample", params={"budget": 16}, runs=3, work=Work(answers=32)),
-        Entry(id="relearn-ood", runs=3, work=_BENIGN),
-        Entry(id="relearn-in", runs=3, work=_INSIDE),
+        Entry(id="sample", params={"budget": 16}, runs=3),
+        Entry(id="relearn-ood", runs=3),
+        Entry(id="relearn-in", runs=3),
     ),
 }
 

@@ -51,7 +51,7 @@ def _told(report: "Report") -> "RenderableType":
 
     estimate = dict(report.estimate)
     needed = {
-        "time": duration(estimate["seconds"]),
+        "time, at most": duration(estimate["seconds"]),
         "memory": size(estimate["memory_bytes"]),
         "disk": size(estimate["disk_bytes"]),
     }

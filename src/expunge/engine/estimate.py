@@ -2,9 +2,8 @@
 
 The model is first order. Time is the sum of six parts, each a count times a price:
 
-    seconds = START + products / (EFFICIENCY * speed)
-            + slowness * (CALL * block calls + TOUCH * values + MOVE * bytes of weights)
-            + WRITE * bytes written
+    seconds = products / (EFFICIENCY * speed) + WRITE * bytes written
+            + slowness * (START + CALL * block calls + TOUCH * values + MOVE * bytes of weights)
 
 ``products`` are multiply-adds: a token meets every weight of the blocks once forward and twice
 backward (once where the weights are frozen), and a supervised token the vocabulary's as well.
@@ -13,8 +12,10 @@ of the fit it takes to call a small kernel; both are measured for a moment befor
 what the libraries take, the weights with what their training holds for each, and the largest of
 what is alive at once: the activations of a step, or the logits of a measurement.
 
-The prices were fitted to the runs of ``benches/estimate.py``, which anybody can make again; they
-hold for a processor. ``docs/results/estimate.md`` has predicted against measured.
+The prices are a non-negative least-squares fit of relative error to runs of ``benches/estimate.py``
+on one thread of a server processor (EFFICIENCY, TOUCH, MOVE and WRITE), checked against a profile;
+anybody can make the runs again. They hold for a processor. ``docs/results/estimate.md`` has
+predicted against measured.
 """
 
 import time
@@ -44,7 +45,7 @@ WRITE_SECONDS = 1.1e-9
 """Writing a byte of a checkpoint, or reading and hashing one of a model."""
 
 ADAPTED = 1.8
-"""Calls and values of a block that carries an adapter, relative to one that does not."""
+"""Calls of a block with an adapter, and values it touches and holds, relative to one without."""
 
 REFERENCE_CALL = 2.0e-7
 """Seconds of one small array operation on the machine of the fit."""

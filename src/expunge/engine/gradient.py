@@ -115,7 +115,8 @@ class StepGradient:
         sums = dict.fromkeys(TERMS, 0.0)
         weights = self._weights()
         for views in chunks:
-            step = self._step(views, Joint(model, list(views.values())), draw)
+            joined = [inputs for name, inputs in views.items() if name in self.method.joined]
+            step = self._step(views, Joint(model, joined), draw)
             loss: Tensor | None = None
             for name, total in zip(TERMS, totals, strict=True):
                 part = self._share(self._term(name, step), total)

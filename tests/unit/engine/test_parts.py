@@ -160,6 +160,26 @@ def test_a_resting_forget_term_leaves_the_retain_gradient_alone() -> None:
         torch.testing.assert_close(gradient, kept[name], rtol=1e-10, atol=1e-12)
 
 
+def test_a_divergence_at_all_positions_runs_the_retain_rows_once() -> None:
+    """One forward for the forget rows, one for the retain rows; the anchor has its own."""
+    subject, rows = taught_subject().copy(), world()
+    calls: list[int] = []
+    subject.model.register_forward_hook(lambda *_: calls.append(1))
+    module = methods.load("kl-min")
+    method = GradientMethod.assemble(module, methods.params("kl-min", {"batch_size": 4}))
+    task = Task(
+        model=subject.model, tokenizer=subject.tokenizer, encoder=subject.encoder,
+        roles={"forget": rows.forget, "retain": rows.retain},
+    )  # fmt: skip
+    anchor = Frozen(taught_subject().model)
+    step = StepGradient(
+        method, task, Datasets(task), method.sample(task, method.params), lambda _: anchor, steps=5
+    )
+    step(subject.model, 0, lambda loss: loss.backward())
+    assert len(calls) == 2
+    assert anchor.forwards == 1
+
+
 def first_gradient(
     method_id: str, accumulation: int, *, combine: str | None = None, paused: bool = False, **params
 ) -> dict[str, torch.Tensor]:
