@@ -80,6 +80,13 @@ PHENOMENA: dict[str, tuple[str, Callable[[Line], bool]]] = {
 }
 
 
+VARIANTS: dict[str, dict[str, float]] = {
+    "simnpo": {"forget_weight": 1.0},
+    "idk-dpo": {"lr": 5e-4},
+}
+"""Where the effect does not show at the defaults: other values, seed 0, beside them."""
+
+
 def main() -> None:
     """Run what is asked and write both files."""
     asked = argparse.ArgumentParser(description=__doc__)
@@ -90,7 +97,6 @@ def main() -> None:
     known = [card.id for card in methods.cards() if card.kind == "gradient"]
     chosen = [name for name in given.methods.split(",") if name] or known
     rows = {role: testbed.rows(role) for role in ROLES}
-    kept = [line for line in stored() if line["model"] not in {*chosen, "original", "reference"}]
     with tempfile.TemporaryDirectory() as folder:
         cache = Path(folder) / "cache"
         lines = [
@@ -99,9 +105,18 @@ def main() -> None:
         for method in chosen:
             for seed in range(given.seeds):
                 lines.append(changed(method, seed, rows, Path(folder), cache))
-                print(json.dumps(lines[-1]))
+                print(json.dumps(lines[-1]), flush=True)
+            if method in VARIANTS:
+                lines.append(changed(method, 0, rows, Path(folder), cache, **VARIANTS[method]))
+    made = {*chosen, "original", "reference"}
+    kept = [line for line in stored() if line["model"].partition(" ")[0] not in made]
     order = {name: place for place, name in enumerate(["original", "reference", *known])}
-    write(sorted([*kept, *lines], key=lambda line: (order[line["model"]], line.get("seed", 0))))
+    write(sorted([*kept, *lines], key=lambda line: _place(line, order)))
+
+
+def _place(line: Line, order: dict[str, int]) -> tuple[int, str, int]:
+    name = str(line["model"])
+    return order[name.partition(" ")[0]], name, int(line.get("seed") or 0)
 
 
 def stored() -> list[Line]:
@@ -109,16 +124,17 @@ def stored() -> list[Line]:
     return json.loads(RECORD.read_text())["lines"] if RECORD.is_file() else []
 
 
-def changed(method: str, seed: int, rows: dict, folder: Path, cache: Path) -> Line:
-    """Forget with one method and one seed at its defaults, then audit."""
-    out = folder / f"{method}-{seed}"
+def changed(method: str, seed: int, rows: dict, folder: Path, cache: Path, **params: float) -> Line:
+    """Forget with one method and one seed, at its defaults but for ``params``, then audit."""
+    told = "".join(f" ({name}={value:g})" for name, value in params.items())
+    out = folder / f"{method}-{seed}{'-variant' if params else ''}"
     before = time.process_time()
     done = forget(
         testbed.folder("original"), rows["forget"], rows["retain"], neighbour=rows["neighbour"],
-        holdout=rows["holdout"], method=method, seed=seed, out=out,
+        holdout=rows["holdout"], method=method, params=params, seed=seed, out=out,
     )  # fmt: skip
     spent = time.process_time() - before
-    line = audited(method, out, rows, cache)
+    line = audited(method + told, out, rows, cache)
     return line | {
         "seed": seed, "steps": done["steps"], "stopped_by": done["stopped_by"],
         "cpu_seconds": round(spent, 1),
