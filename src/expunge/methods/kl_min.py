@@ -27,7 +27,7 @@ CARD = {
     "access": "weights",
     "cost": "1 forward and backward over forget and retain rows and 1 forward of the anchor per "
     "step; a second copy of the weights unless an adapter is trained",
-    "maturity": "paper",
+    "maturity": "beta",
     "version": 1,
 }
 

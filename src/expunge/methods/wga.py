@@ -25,7 +25,7 @@ CARD = {
     "needs": ["forget", "retain"],
     "access": "weights",
     "cost": "1 forward and backward over forget and retain rows per step",
-    "maturity": "paper",
+    "maturity": "beta",
     "version": 1,
 }
 
