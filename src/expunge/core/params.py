@@ -288,6 +288,3 @@ class GradientParams:
     lora_targets: tuple[str, ...] | None = param(
         None, help="modules that get an adapter; none means every linear layer of the blocks"
     )
-    lora_dropout: float = param(
-        0.0, help="dropout of the adapter; must be 0 for ratios", paper=0.05, low=0.0, high=1.0
-    )

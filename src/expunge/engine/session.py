@@ -1,6 +1,5 @@
 """One training session of a gradient method: from a loaded model to changed weights."""
 
-import math
 import random
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -18,6 +17,7 @@ from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from expunge.core.events import progress
+from expunge.core.params import GradientParams
 from expunge.core.registry import methods
 from expunge.core.rng import derive
 from expunge.engine import checkpoints, rates
@@ -217,24 +217,21 @@ def _roles(rows: Mapping[str, Sequence[Row]], method: GradientMethod) -> dict[st
 def isolated_randomness() -> Iterator[None]:
     """Give back the global random states that Trainer seeds."""
     python, arrays = random.getstate(), numpy.random.get_state()
-    with torch.random.fork_rng():
-        yield
-    random.setstate(python)
-    numpy.random.set_state(arrays)
+    try:
+        with torch.random.fork_rng():
+            yield
+    finally:
+        random.setstate(python)
+        numpy.random.set_state(arrays)
 
 
-def is_finite(levels: tuple[Level, Level]) -> bool:
-    """Whether a model's levels are numbers (a missing role's are not, and do not count)."""
-    return not math.isinf(sum(one.nll for one in levels if not math.isnan(one.accuracy)))
-
-
-def _with_adapter(model: PreTrainedModel, params: object, seed: int) -> nn.Module:
-    names = getattr(params, "lora_targets", None) or Slots(model).linears()
+def _with_adapter(model: PreTrainedModel, params: GradientParams, seed: int) -> nn.Module:
+    """LoRA without dropout: ratios must start at 0."""
+    names = params.lora_targets or Slots(model).linears()
     transposed = any(isinstance(module, Conv1D) for module in model.modules())
     config = LoraConfig(
-        r=params.lora_r,  # type: ignore[attr-defined]
-        lora_alpha=int(params.lora_alpha),  # type: ignore[attr-defined]
-        lora_dropout=params.lora_dropout,  # type: ignore[attr-defined]
+        r=params.lora_r,
+        lora_alpha=int(params.lora_alpha),
         target_modules=list(names),
         task_type="CAUSAL_LM",
         fan_in_fan_out=transposed,

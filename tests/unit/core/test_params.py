@@ -144,7 +144,6 @@ def test_the_shared_names_are_those_of_the_architecture() -> None:
         "lora_r",
         "lora_alpha",
         "lora_targets",
-        "lora_dropout",
     ]
     assert all(facts["help"] for facts in describe(GradientParams).values())
 

@@ -200,3 +200,22 @@ def first_gradient(
     step.paused = paused
     step(model, 0, lambda loss: loss.backward())
     return {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}
+
+
+def test_random_states_come_back_after_an_interruption() -> None:
+    import random
+
+    from expunge.engine.session import isolated_randomness
+
+    random.seed(5)
+    expected = random.random()
+    random.seed(5)
+
+    def interrupted() -> None:
+        with isolated_randomness():
+            random.seed(0)
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    assert random.random() == expected
