@@ -7,6 +7,7 @@ import pytest
 from conftest_methods import assert_same, flat, slow_nll
 
 from expunge.core.rng import derive
+from expunge.methods.idk_nll import Params, prepare
 from expunge.testing import objective
 from expunge.text.refusal import REFUSALS
 
@@ -51,12 +52,17 @@ def test_a_row_gets_a_new_refusal_each_epoch_unless_told_otherwise(fixed, distin
     from expunge.requests.rows import Row
 
     said: list[str] = []
-    encoder = SimpleNamespace(encode=lambda turn, row: said.append(turn.completion))
-    task = SimpleNamespace(
-        seed=0, encoder=encoder, roles={}, forget=[Row(id="a", prompt="Who?", completion=" Ann.")]
-    )
-    datasets = Datasets(task, fixed_refusal=fixed)
+
+    def encode(turn, row, keep=()):
+        said.append(turn.completion)
+        return SimpleNamespace(row=row)
+
+    rows = {"forget": [Row(id="a", prompt="Who?", completion=" Ann.")]}
+    task = SimpleNamespace(seed=0, encoder=SimpleNamespace(encode=encode), roles=rows, paired={})
+    prepare(task, Params(legacy_fixed_refusal=fixed))
+    datasets = Datasets(task)
     for epoch in range(8):
-        datasets._refusal(Draw(epoch, {"forget": [0]}, [epoch], {"forget": [0]}))
+        datasets.drawn("refusal", Draw(epoch, {"forget": [0]}, [epoch], {"forget": [0]}))
+    said.remove(" Ann.")
     assert (len(set(said)) > 1) is distinct
     assert all(text.startswith(" ") and text[1:] in REFUSALS for text in said)

@@ -280,6 +280,23 @@ class GradientParams:
         "auto", help="optimiser steps over which the rate rises", paper="one epoch", low=0
     )
     weight_decay: float = param(0.0, help="decoupled weight decay", paper=0.01, low=0.0)
+    mse_layer: int | None = param(
+        None, help="block whose output retain_term=mse compares; none takes the middle one"
+    )
+    precision: Literal["auto", "float32", "bf16", "bf16-masters"] = param(
+        "auto",
+        help="bf16 computes in bfloat16 over float32 weights (auto: on an accelerator); "
+        "bf16-masters also holds bfloat16 weights, with float32 masters in the optimiser",
+        paper="bf16",
+        choices=("auto", "float32", "bf16", "bf16-masters"),
+    )
+    packing: bool = param(False, help="rows end to end in one line instead of padded")
+    checkpointing: bool = param(
+        False, help="keep block inputs only and compute activations again in the backward pass"
+    )
+    base_bits: Literal[4] | None = param(
+        None, help="hold the frozen weights under an adapter in this many bits"
+    )
     layers: tuple[int, ...] | None = param(
         None, help="blocks that may move, negative from the top; none means all"
     )

@@ -1,39 +1,38 @@
 """The rows behind every view, as token ids: encoded once, drawn many times."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
-from expunge.core.rng import derive
+from expunge.core.rng import derive, generator
 from expunge.data.encode import Batch, Encoded, collate
 from expunge.engine.forward import Inputs
 from expunge.engine.slots.sample import Draw
-from expunge.engine.task import Task
+from expunge.engine.task import Paired, Task
 from expunge.lm.scoring import padding_id
 from expunge.requests.rows import Row, Turn
 from expunge.text.refusal import REFUSALS
+
+ROLES = ("forget", "retain", "neighbour")
 
 
 class Datasets:
     """Makes the batch of a named view for a draw.
 
     A forget or retain row is used in one of its wordings (its own or a paraphrase), chosen anew
-    for every draw. ``Encoded.row`` of an item is its index among all items of its view, which is
-    how cached anchor values are found again.
+    for every draw; a paired view follows the wording of the row it stands beside.
+    ``Encoded.row`` of an item is its index among all items of its view, which is how cached anchor
+    values are found again.
     """
 
-    def __init__(self, task: Task, *, fixed_refusal: bool = False, device: str = "cpu") -> None:
+    def __init__(self, task: Task, *, device: str = "cpu") -> None:
         self.task = task
         self._device = device
-        self._fixed_refusal = fixed_refusal
         self._items: dict[str, list[list[Encoded]]] = {}
-        self._refusals: dict[tuple[int, int], Encoded] = {}
-        self._views: dict[str, Callable[[Draw], list[Encoded]]] = {
-            "refusal": self._refusal,
-            **{role: self._role(role) for role in ("forget", "retain", "neighbour")},
-        }
+        self._beside: dict[tuple[str, int], Encoded] = {}
 
     def knows(self, view: str) -> bool:
         """Whether a view of this name can be made."""
-        return view in self._views
+        return view in ROLES or view in self._paired
 
     def items(self, role: str) -> list[list[Encoded]]:
         """All wordings of all rows of a role: [row][wording]."""
@@ -41,9 +40,16 @@ class Datasets:
             self._items[role] = list(self._encode(role))
         return self._items[role]
 
+    def drawn(self, view: str, draw: Draw) -> list[Encoded]:
+        """The items of ``view`` in a draw; empty when the draw has no row for it."""
+        if view in self._paired:
+            return self._drawn_beside(view, self._paired[view], draw)
+        rows = zip(draw.rows.get(view, ()), draw.wording.get(view, ()), strict=True)
+        return [self._worded(view, row, wording) for row, wording in rows]
+
     def inputs(self, view: str, draw: Draw) -> Inputs | None:
         """The batch of ``view`` for ``draw``, or None when the draw has no row for it."""
-        encoded = self._views[view](draw)
+        encoded = self.drawn(view, draw)
         return self.batch(encoded) if encoded else None
 
     def tensors(self, encoded: Sequence[Encoded]) -> Batch:
@@ -57,6 +63,10 @@ class Datasets:
         made = self.tensors(encoded)
         return Inputs.from_labels(made.input_ids, made.attention_mask, made.labels, made.rows)
 
+    @property
+    def _paired(self) -> dict[str, Paired]:
+        return {"refusal": REFUSAL} | self.task.paired
+
     def _encode(self, role: str) -> Iterator[list[Encoded]]:
         index = 0
         for row in self.task.roles[role]:
@@ -67,29 +77,38 @@ class Datasets:
                 index += 1
             yield items
 
-    def _role(self, role: str) -> Callable[[Draw], list[Encoded]]:
-        def make(draw: Draw) -> list[Encoded]:
-            rows = zip(draw.rows.get(role, ()), draw.wording.get(role, ()), strict=True)
-            return [
-                self.items(role)[row][wording % len(self.items(role)[row])] for row, wording in rows
-            ]
+    def _worded(self, role: str, row: int, wording: int) -> Encoded:
+        wordings = self.items(role)[row]
+        return wordings[wording % len(wordings)]
 
-        return make
+    def _drawn_beside(self, view: str, paired: Paired, draw: Draw) -> list[Encoded]:
+        rows = draw.rows.get(paired.beside, ())
+        wording = draw.wording.get(paired.beside, ())
+        named = draw.rows.get(view)
+        made = []
+        for place, (row, worded) in enumerate(zip(rows, wording, strict=True)):
+            if named is not None:
+                chosen: Sequence[int] = [named[place]]
+            else:
+                epoch = draw.epochs[place] if paired.beside == "forget" else draw.step
+                chosen = self._chosen(view, paired, row, 0 if paired.fixed else epoch)
+            made += [self._made(view, paired, row, worded, candidate) for candidate in chosen]
+        return made
 
-    def _refusal(self, draw: Draw) -> list[Encoded]:
-        return [
-            self._refused(row, 0 if self._fixed_refusal else epoch, wording)
-            for row, epoch, wording in zip(
-                draw.rows["forget"], draw.epochs, draw.wording["forget"], strict=True
-            )
-        ]
+    def _chosen(self, view: str, paired: Paired, row: int, epoch: int) -> Sequence[int]:
+        if paired.take == 1:
+            return [derive(self.task.seed, view, row, epoch) % paired.count]
+        rng = generator(self.task.seed, view, row, epoch)
+        return [int(c) for c in rng.choice(paired.count, paired.take, replace=False)]
 
-    def _refused(self, row: int, epoch: int, wording: int) -> Encoded:
-        phrase = derive(self.task.seed, "refusal", row, epoch) % len(REFUSALS)
-        turns = self.task.forget[row].turns
-        asked = turns[wording % len(turns)]
-        refusal = Turn(asked.prompt, _joined(asked.completion, REFUSALS[phrase]), asked.running)
-        return self.task.encoder.encode(refusal, row=row)
+    def _made(self, view: str, paired: Paired, row: int, wording: int, candidate: int) -> Encoded:
+        origin = self._worded(paired.beside, row, wording)
+        index = origin.row * paired.count + candidate
+        if (view, index) not in self._beside:
+            content = self.task.roles[paired.beside][row]
+            turn = paired.make(content, wording % len(content.turns), candidate)
+            self._beside[view, index] = self.task.encoder.encode(turn, row=index)
+        return self._beside[view, index]
 
 
 def wordings_of(row: Row) -> tuple[Turn, ...]:
@@ -97,6 +116,15 @@ def wordings_of(row: Row) -> tuple[Turn, ...]:
     return (row.training, *row.turns[1:])
 
 
-def _joined(completion: str, reply: str) -> str:
-    """``reply`` with the white space that ``completion`` begins with, so that both join alike."""
-    return completion[: len(completion) - len(completion.lstrip())] + reply
+def reply_with(turn: Turn, reply: str) -> Turn:
+    """``turn`` with another reply, after the white space its own begins with."""
+    own = turn.completion
+    return replace(turn, completion=own[: len(own) - len(own.lstrip())] + reply)
+
+
+def _refused(row: Row, wording: int, phrase: int) -> Turn:
+    return reply_with(row.turns[wording], REFUSALS[phrase])
+
+
+REFUSAL = Paired(_refused, count=len(REFUSALS))
+"""The view ``refusal``: one of our hundred sentences after each forget prompt."""

@@ -1,12 +1,13 @@
 """Forward passes as the engine needs them: logits only where something is predicted."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from expunge.lm.hooks import forward_through
 from expunge.lm.scoring import masked_logits
 
 
@@ -63,6 +64,13 @@ def packed_logits(model: Callable[..., Any], inputs: Inputs) -> Tensor:
     answered = model(input_ids=inputs.input_ids, attention_mask=inputs.attention_mask)
     logits: Tensor = answered.logits[inputs.keep]
     return logits if logits.dtype == torch.float64 else logits.float()
+
+
+def packed_hidden(model: nn.Module, inputs: Inputs, layers: Sequence[int]) -> Mapping[int, Tensor]:
+    """Block -> its output [B, T, d], padding included; no block above the deepest runs."""
+    return forward_through(
+        model, layers, input_ids=inputs.input_ids, attention_mask=inputs.attention_mask
+    )
 
 
 def stack(parts: list[Inputs], pad_id: int = 0) -> Inputs:

@@ -1,12 +1,10 @@
 """The gradient of one optimiser step, exact for every cut into micro-batches and processes."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 import torch
-import torch.distributed as dist
 from torch import Tensor, nn
 
 from expunge.core.rng import generator
@@ -14,31 +12,19 @@ from expunge.engine.datasets import Datasets
 from expunge.engine.forward import Inputs
 from expunge.engine.mean import Mean
 from expunge.engine.method import GradientMethod
+from expunge.engine.slots.combine import Gradients
 from expunge.engine.slots.sample import Draw, Sampler
 from expunge.engine.sources import Counting, Joint
 from expunge.engine.step import Step
 from expunge.engine.task import Task
 from expunge.engine.view import Source, View
+from expunge.engine.world import World
 
 TERMS = ("forget", "retain")
 FORGETTING = frozenset({"forget", "refusal", "alternate"})
 """Views that only the forget term looks at."""
 
 PAUSED = "engine.paused"
-
-
-@dataclass(frozen=True, slots=True)
-class World:
-    """Which process this is, of how many."""
-
-    rank: int = 0
-    size: int = 1
-
-    def total(self, values: Tensor) -> Tensor:
-        """The sum of ``values`` over all processes."""
-        if self.size > 1:
-            dist.all_reduce(values)
-        return values
 
 
 class StepGradient:
@@ -78,6 +64,18 @@ class StepGradient:
         chunks = self._chunks(self.sampler.draw(0))
         return "retain" in chunks[0] and self._term("retain", self._counting(chunks[0])) is not None
 
+    @cached_property
+    def _joined(self) -> frozenset[str]:
+        """Views whose own logits the terms look at; only they share a forward pass."""
+        names: set[str] = set()
+        for views in self._chunks(self.sampler.draw(0))[:1]:
+            asked: list[Inputs] = []
+            step = self._counting(views, asked)
+            for name in TERMS:
+                self._term(name, step)
+            names = {name for name, inputs in views.items() if any(a is inputs for a in asked)}
+        return frozenset(names)
+
     def __call__(
         self, model: nn.Module, index: int, backward: Callable[[Tensor], Any]
     ) -> dict[str, float]:
@@ -115,7 +113,7 @@ class StepGradient:
         sums = dict.fromkeys(TERMS, 0.0)
         weights = self._weights()
         for views in chunks:
-            joined = [inputs for name, inputs in views.items() if name in self.method.joined]
+            joined = [inputs for name, inputs in views.items() if name in self._joined]
             step = self._step(views, Joint(model, joined), draw)
             loss: Tensor | None = None
             for name, total in zip(TERMS, totals, strict=True):
@@ -152,10 +150,12 @@ class StepGradient:
             for gradient in gradients[name]:
                 self.world.total(gradient)
             model.zero_grad()
-        combined = self.method.combine(gradients, self.task.state, self.method.params)
+        values = self._values(sums)
+        found = Gradients(gradients["forget"], gradients["retain"], values)
+        combined = self.method.combine(found, self.task.state, self.method.params)
         for parameter, gradient in zip(parameters, combined, strict=True):
             parameter.grad = gradient
-        return self._values(sums)
+        return values
 
     def _step(self, views: dict[str, Inputs], source: Source, draw: Draw) -> Step:
         made = {
@@ -192,11 +192,17 @@ class StepGradient:
                     totals[place] += 0.0 if counted is None else float(counted.den)
         return [float(total) for total in self.world.total(totals)]
 
-    def _counting(self, views: dict[str, Inputs]) -> Step:
-        """A step on zeros, whose terms cost nothing and have the true denominators."""
+    def _counting(self, views: dict[str, Inputs], asked: list[Inputs] | None = None) -> Step:
+        """A step on zeros, whose terms cost nothing and have the true denominators.
+
+        Args:
+            views: The inputs of each view.
+            asked: Gets the inputs whose logits the terms look at.
+        """
         config = self.task.model.config.get_text_config()
-        zeros = Counting(config.vocab_size, config.hidden_size)
-        made = {name: View(inputs, zeros, lambda: zeros) for name, inputs in views.items()}
+        shape = (config.vocab_size, config.hidden_size, config.num_hidden_layers)
+        zeros, anchor = Counting(*shape, asked), Counting(*shape)
+        made = {name: View(inputs, zeros, lambda: anchor) for name, inputs in views.items()}
         return Step(made, state=dict(self.task.state))
 
     @staticmethod

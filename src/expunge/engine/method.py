@@ -63,15 +63,6 @@ class GradientMethod:
         )
 
     @property
-    def joined(self) -> frozenset[str]:
-        """Views whose answer logits are looked at; only they share a forward pass."""
-        params = self.params
-        elsewhere = params.retain_term == "mse" or (
-            params.retain_term == "kl" and params.kl_scope != "answer"
-        )
-        return frozenset(self.views) - ({"retain"} if elsewhere else set())
-
-    @property
     def views(self) -> list[str]:
         """Names of the views a step must have."""
         return sorted(need for need in self.needs if not need.startswith("anchor"))

@@ -3,37 +3,31 @@
 import random
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
-from copy import deepcopy
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy
 import torch
-from peft import LoraConfig, get_peft_model
 from torch import nn
-from transformers import PreTrainedModel
-from transformers.pytorch_utils import Conv1D
 
 from expunge.core.events import progress
-from expunge.core.params import GradientParams
 from expunge.core.registry import methods
-from expunge.core.rng import derive
 from expunge.engine import checkpoints, rates
+from expunge.engine.adapter import with_adapter
+from expunge.engine.anchors import anchor_of
 from expunge.engine.datasets import Datasets
-from expunge.engine.gradient import StepGradient, World
+from expunge.engine.gradient import StepGradient
 from expunge.engine.levels import StopLevel
 from expunge.engine.masks import AppliedMask
 from expunge.engine.measure import Level, level, sample_items
 from expunge.engine.method import GradientMethod
 from expunge.engine.plan import Plan
+from expunge.engine.precision import computing
 from expunge.engine.slots.stop import Measured
-from expunge.engine.sources import Cached, Frozen, cache_anchor
 from expunge.engine.task import Task
 from expunge.engine.trainer import Conductor, UnlearningTrainer, arguments, restore_cache_flag
-from expunge.engine.view import Source
-from expunge.lm.arch import Slots
+from expunge.engine.world import World
 from expunge.lm.hooks import without_dropout
 from expunge.lm.load import quiet
 from expunge.lm.subject import Subject
@@ -93,17 +87,13 @@ class Session:
         selection = self.method.select(task, plan.params)
         chosen = [task.forget[index] for index in selection.forget]
         self.task = replace(task, roles={**task.roles, "forget": chosen})
-        self.datasets = Datasets(
-            self.task,
-            fixed_refusal=bool(getattr(plan.params, "legacy_fixed_refusal", False)),
-            device=str(subject.model.device),
-        )
+        self.datasets = Datasets(self.task, device=str(subject.model.device))
         self._forget = sample_items(self.datasets, "forget", plan.seed, wordings=True)
         self._retain = sample_items(self.datasets, "retain", plan.seed, wordings=False)
 
     def levels(self) -> tuple[Level, Level]:
         """Forget and retain level of the model as it is now."""
-        with without_dropout(self.model):
+        with without_dropout(self.model), computing(self.model, self.plan.params):
             return (
                 level(self.model, self.datasets, self._forget),
                 level(self.model, self.datasets, self._retain),
@@ -113,8 +103,10 @@ class Session:
         """Train until the stop level, the last step, or the end of the time allowed."""
         plan, params = self.plan, self.plan.params
         self._accuracy = self.levels()[1].accuracy
+        allowed = self.method.mask(self.subject.model, self.task, params)
         if plan.adapter:
-            self.model = _with_adapter(self.subject.model, params, plan.seed)
+            self.model = with_adapter(self.subject.model, params, allowed, plan.seed)
+        mask = AppliedMask(self.model, {} if plan.adapter else allowed)
         if self.method.prepare is not None:
             self.method.prepare(self.task, params)
         sampler = self.method.sample(self.task, params)
@@ -130,15 +122,18 @@ class Session:
         checkpoints.discard_after(self.run, start)
         if start is not None:
             self.task.state.update(checkpoints.state_of(start))
-        mask = AppliedMask(self.model, self.method.mask(self.model, self.task, params))
         use_cache = self.subject.model.config.use_cache
         with (
             quiet(),
             without_dropout(self.model),
+            computing(self.model, params),
             isolated_randomness(),
             progress(plan.method, steps) as bar,
         ):
-            anchor = self._anchor()
+            anchor = anchor_of(
+                self.model, self.method, self.datasets, sampler,
+                steps=steps, adapted=bool(plan.adapter), folder=self.run,
+            )  # fmt: skip
             world = World(args.process_index, args.world_size)
             gradient = StepGradient(
                 self.method, self.task, self.datasets, sampler, anchor, steps=steps, world=world
@@ -160,23 +155,6 @@ class Session:
             stopped_by=conductor.stopped_by or "steps", lr=lr, planned=steps,
             history=conductor.history,
         )  # fmt: skip
-
-    def _anchor(self) -> Callable[[str], Source] | None:
-        if not any(need.startswith("anchor") for need in self.method.needs):
-            return None
-        adapted = self.plan.adapter is not None
-        switch: Any = self.model.disable_adapter if adapted else nullcontext
-        live = Frozen(self.model, switch)
-        cached = {
-            role: cache_anchor(live, self.datasets, role)
-            for role in ("forget",)
-            if "anchor" in self.method.needs
-        }
-        keep: Frozen | None = live if adapted else None
-        if not adapted and "anchor-live" in self.method.needs:
-            keep = Frozen(deepcopy(self.model).requires_grad_(False))
-        sources: dict[str, Source] = {r: Cached(values, keep) for r, values in cached.items()}
-        return lambda view: sources.get(view) or keep or Cached({})
 
     def _measure(self, stop: StopLevel | None) -> Callable[[int, dict[str, float]], Measured]:
         def measure(step: int, terms: dict[str, float]) -> Measured:
@@ -223,20 +201,3 @@ def isolated_randomness() -> Iterator[None]:
     finally:
         random.setstate(python)
         numpy.random.set_state(arrays)
-
-
-def _with_adapter(model: PreTrainedModel, params: GradientParams, seed: int) -> nn.Module:
-    """LoRA without dropout: ratios must start at 0."""
-    names = params.lora_targets or Slots(model).linears()
-    transposed = any(isinstance(module, Conv1D) for module in model.modules())
-    config = LoraConfig(
-        r=params.lora_r,
-        lora_alpha=int(params.lora_alpha),
-        target_modules=list(names),
-        task_type="CAUSAL_LM",
-        fan_in_fan_out=transposed,
-    )
-    with torch.random.fork_rng():
-        torch.manual_seed(derive(seed, "adapter"))
-        adapted: nn.Module = get_peft_model(model, config)
-    return adapted

@@ -7,11 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from expunge.data.encode import Encoded
-from expunge.engine.datasets import Datasets
-from expunge.engine.forward import Inputs, packed_logits, stack
-from expunge.engine.view import View
-from expunge.lm.hooks import forward_to
+from expunge.engine.forward import Inputs, packed_hidden, packed_logits, stack
+from expunge.lm.arch import Slots
 
 WASTE = 1.15
 """Views join one forward while the padded rectangle stays under this times their own tokens."""
@@ -31,11 +28,14 @@ class Live:
         """Always None: it takes the logits."""
         return None
 
-    def hidden(self, inputs: Inputs, layer: int) -> Tensor:
-        """[B, T, d], output of block ``layer``; no block above it runs."""
-        return forward_to(
-            self._model, layer, input_ids=inputs.input_ids, attention_mask=inputs.attention_mask
-        )
+    def hidden(self, inputs: Inputs, layers: Sequence[int]) -> Mapping[int, Tensor]:
+        """Block -> its output [B, T, d]; no block above the deepest runs."""
+        return packed_hidden(self._model, inputs, layers)
+
+    @property
+    def blocks(self) -> int:
+        """Number of blocks."""
+        return len(Slots(self._model).blocks)
 
 
 class Joint(Live):
@@ -74,82 +74,39 @@ class Frozen(Live):
         with self._switch(), torch.no_grad():
             return super().logits(inputs)
 
-    def hidden(self, inputs: Inputs, layer: int) -> Tensor:
-        """[B, T, d], detached."""
+    def hidden(self, inputs: Inputs, layers: Sequence[int]) -> Mapping[int, Tensor]:
+        """Block -> its output [B, T, d], detached."""
         self.forwards += 1
         with self._switch(), torch.no_grad():
-            return super().hidden(inputs, layer)
-
-
-class Cached:
-    """Token log-probabilities of fixed data under the anchor, computed once.
-
-    Everything else is asked of ``live``, when there is one.
-    """
-
-    def __init__(self, values: Mapping[int, Tensor], live: Frozen | None = None) -> None:
-        self._values = values
-        self._live = live
-
-    def token_logp(self, inputs: Inputs) -> Tensor:
-        """[N], from the cache."""
-        return torch.cat([self._values[int(item)] for item in inputs.items]).to(
-            inputs.targets.device
-        )
-
-    def logits(self, inputs: Inputs) -> Tensor:
-        """[N, V] from the live anchor."""
-        return self._need().logits(inputs)
-
-    def hidden(self, inputs: Inputs, layer: int) -> Tensor:
-        """[B, T, d] from the live anchor."""
-        return self._need().hidden(inputs, layer)
-
-    def _need(self) -> Frozen:
-        if self._live is None:
-            raise LookupError("only log-probabilities of the anchor were kept: name 'anchor-live'")
-        return self._live
+            return super().hidden(inputs, layers)
 
 
 class Counting:
     """Zeros of the right shape: a term evaluated on them yields its denominator for free."""
 
-    def __init__(self, vocabulary: int, width: int) -> None:
-        self._vocabulary, self._width = vocabulary, width
+    def __init__(
+        self, vocabulary: int, width: int, blocks: int, asked: list[Inputs] | None = None
+    ) -> None:
+        self._vocabulary, self._width, self.blocks = vocabulary, width, blocks
+        self._asked = asked if asked is not None else []
 
     def logits(self, inputs: Inputs) -> Tensor:
         """[N, V] of zeros that take no memory."""
+        self._asked.append(inputs)
         return torch.zeros(1, 1, device=inputs.targets.device).expand(
             len(inputs.targets), self._vocabulary
         )
 
     def token_logp(self, inputs: Inputs) -> Tensor:
         """[N] of zeros."""
+        self._asked.append(inputs)
         return torch.zeros(len(inputs.targets), device=inputs.targets.device)
 
-    def hidden(self, inputs: Inputs, layer: int) -> Tensor:
-        """[B, T, d] of zeros."""
-        return torch.zeros(*inputs.input_ids.shape, self._width, device=inputs.targets.device)
-
-
-def cache_anchor(
-    source: Frozen, datasets: Datasets, role: str, batch_size: int = 32
-) -> dict[int, Tensor]:
-    """Token log-probabilities of every wording of every row of ``role`` under ``source``.
-
-    Returns:
-        Item index -> [n] float tensor on the CPU, in the precision of the logits.
-    """
-    items: list[Encoded] = [item for row in datasets.items(role) for item in row]
-    items.sort(key=lambda item: (len(item.ids), item.row))
-    values: dict[int, Tensor] = {}
-    for start in range(0, len(items), batch_size):
-        inputs = datasets.batch(items[start : start + batch_size])
-        scored = View(inputs, source).token_logp.cpu()
-        counts = inputs.keep.sum(1).tolist()
-        for item, part in zip(inputs.items.tolist(), torch.split(scored, counts), strict=True):
-            values[item] = part
-    return values
+    def hidden(self, inputs: Inputs, layers: Sequence[int]) -> Mapping[int, Tensor]:
+        """Block -> zeros [B, T, d]."""
+        zeros = torch.zeros(1, 1, 1, device=inputs.targets.device)
+        shape = (*inputs.input_ids.shape, self._width)
+        return {layer: zeros.expand(shape) for layer in layers}
 
 
 def _group(views: Sequence[Inputs]) -> list[list[Inputs]]:

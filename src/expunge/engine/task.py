@@ -1,14 +1,36 @@
 """A request made concrete: one model, the rows by role, a seed."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from expunge.data.encode import Encoder
-from expunge.requests.rows import Row
+from expunge.requests.rows import Row, Turn
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+
+@dataclass(frozen=True, slots=True)
+class Paired:
+    """A view made from the rows of a role: to each row, drawn in one of its wordings, candidates.
+
+    Which candidates a draw takes is a pure function of seed, row and epoch, unless the sampler
+    names them in ``Draw.rows[view]``.
+
+    Attributes:
+        make: (row, which of its wordings, which candidate) -> what stands beside it.
+        count: Candidates of each row.
+        beside: The role whose rows it follows.
+        take: Different candidates taken at a time; the view then has as many rows for each.
+        fixed: Whether a row gets the same candidates in every epoch.
+    """
+
+    make: Callable[[Row, int, int], Turn]
+    count: int
+    beside: str = "forget"
+    take: int = 1
+    fixed: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,6 +44,7 @@ class Task:
         roles: Role -> its rows (``forget`` is never empty).
         seed: All randomness of the run derives from it.
         state: A method's own state over the run; must be plain JSON values.
+        paired: View name -> what a method put beside its rows (in ``prepare``).
     """
 
     model: "PreTrainedModel"
@@ -30,6 +53,7 @@ class Task:
     roles: Mapping[str, Sequence[Row]]
     seed: int = 0
     state: dict[str, Any] = field(default_factory=dict)
+    paired: dict[str, Paired] = field(default_factory=dict)
 
     @property
     def forget(self) -> Sequence[Row]:

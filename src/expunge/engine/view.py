@@ -1,6 +1,6 @@
 """Named views of a batch: what a loss may ask of one set of rows under one model."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from typing import Literal, Protocol
@@ -26,8 +26,13 @@ class Source(Protocol):
         """[N] if it can be had without logits, else None."""
         ...
 
-    def hidden(self, inputs: Inputs, layer: int) -> Tensor:
-        """[B, T, d], output of block ``layer``."""
+    def hidden(self, inputs: Inputs, layers: Sequence[int]) -> Mapping[int, Tensor]:
+        """Block -> its output [B, T, d]; `EMBEDDING` stands for the input of the first block."""
+        ...
+
+    @property
+    def blocks(self) -> int:
+        """Number of blocks."""
         ...
 
 
@@ -43,6 +48,7 @@ class View:
         self.inputs = inputs
         self._source = source
         self._anchor = anchor
+        self._hidden: dict[int, Tensor] = {}
 
     @cached_property
     def logits(self) -> Tensor:
@@ -80,7 +86,23 @@ class View:
 
     def hidden(self, layer: int) -> Tensor:
         """[B, T, d], output of block ``layer`` (negative from the top), padding included."""
-        return self._source.hidden(self.inputs, layer)
+        return self.hiddens([layer])[layer]
+
+    def hiddens(self, layers: Sequence[int]) -> Mapping[int, Tensor]:
+        """Block -> its output [B, T, d], all from one forward that stops at the deepest.
+
+        Args:
+            layers: Blocks, negative from the top; `EMBEDDING` is the input of the first block.
+        """
+        missing = [layer for layer in layers if layer not in self._hidden]
+        if missing:
+            self._hidden.update(self._source.hidden(self.inputs, missing))
+        return {layer: self._hidden[layer] for layer in layers}
+
+    @property
+    def blocks(self) -> int:
+        """Number of blocks of the model."""
+        return self._source.blocks
 
     @property
     def labels(self) -> Tensor:
@@ -122,6 +144,10 @@ class View:
         shifted = self.inputs.input_ids.roll(-1, dims=1)
         inputs = replace(self.inputs, keep=keep, targets=shifted[keep])
         return View(inputs, self._source, self._anchor)
+
+    def under(self, source: Source) -> "View":
+        """The same rows under another source."""
+        return View(self.inputs, source)
 
     def _under_anchor(self, inputs: Inputs) -> "View":
         if self._anchor is None:

@@ -84,7 +84,7 @@ def _step(
     together = max(lengths, default=1) <= JOINED * min(lengths, default=1)
     calls = 1 if together else len(lengths)
     live = None
-    if "anchor-live" in method.needs:
+    if {"anchor-logits", "anchor-hidden"} & method.needs:
         again = _drawn(kept, rows)
         answers = params.retain_term == "kl" and params.kl_scope == "answer"
         logits = again.supervised if answers else again.tokens * (params.retain_term == "kl")

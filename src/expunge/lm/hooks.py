@@ -4,7 +4,7 @@ A *block output* is the residual stream after a decoder block, before the final 
 block's output is therefore not the last entry of ``output_hidden_states``.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -12,6 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from expunge.lm.arch import Slots
+
+EMBEDDING = -(1 << 30)
+"""Stands among block numbers for what goes into the first block."""
 
 Edit = Callable[[Tensor], Tensor]
 """Hidden states [B, T, d] to hidden states [B, T, d]."""
@@ -72,32 +75,58 @@ def intervene(model: nn.Module, layer: int, fn: Edit, slot: str = "block") -> It
 
 
 def forward_to(model: nn.Module, layer: int, **inputs: Any) -> Tensor:
-    """Run a model up to one block and no further.
+    """Run a model up to one block and no further; see `forward_through`.
+
+    Returns:
+        The block's output [B, T, d], with its gradient graph.
+    """
+    return forward_through(model, [layer], **inputs)[layer]
+
+
+def forward_through(model: nn.Module, layers: Sequence[int], **inputs: Any) -> dict[int, Tensor]:
+    """Run a model up to the deepest of some blocks and no further.
 
     Never call this through a data-parallel wrapper: its gradients would silently stay local.
 
     Args:
         model: A causal language model.
-        layer: Block number, negative from the top.
+        layers: Block numbers, negative from the top; `EMBEDDING` for what goes into the first.
         **inputs: Arguments of the model's forward.
 
     Returns:
-        The block's output [B, T, d], with its gradient graph.
+        layer (as given) -> the block's output [B, T, d], with its gradient graph.
     """
+    blocks = Slots(model).blocks
+    places = {layer: layer if layer >= 0 else layer + len(blocks) for layer in layers}
+    deepest = max(places.values())
+    seen: dict[int, Tensor] = {}
 
-    def stop(_: nn.Module, __: Any, output: Any) -> None:
-        reached.append(_tensor(output))
-        raise _Reached
+    def enter(_: nn.Module, positional: Any, named: Any) -> None:
+        seen[-1] = positional[0] if positional else named["hidden_states"]
+        if deepest < 0:
+            raise _Reached
 
-    reached: list[Tensor] = []
-    handle = Slots(model).module(layer, "block").register_forward_hook(stop)
+    def leave(place: int) -> Callable[[nn.Module, Any, Any], None]:
+        def hook(_: nn.Module, __: Any, output: Any) -> None:
+            seen[place] = _tensor(output)
+            if place == deepest:
+                raise _Reached
+
+        return hook
+
+    handles = [
+        blocks[place].register_forward_hook(leave(place)) for place in places.values() if place >= 0
+    ]
+    if EMBEDDING in places:
+        handles.append(blocks[0].register_forward_pre_hook(enter, with_kwargs=True))
     try:
         model(**inputs)
     except _Reached:
         pass
     finally:
-        handle.remove()
-    return reached[0]
+        for handle in handles:
+            handle.remove()
+    return {layer: seen[max(place, -1)] for layer, place in places.items()}
 
 
 @contextmanager

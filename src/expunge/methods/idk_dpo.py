@@ -27,7 +27,7 @@ CARD = {
     "kind": "gradient",
     "summary": "Preference of a refusal over the answer, against the frozen start.",
     "paper": "TOFU: A Task of Fictitious Unlearning for LLMs (2024)",
-    "needs": ["forget", "retain", "refusal", "anchor", "anchor-live"],
+    "needs": ["forget", "retain", "refusal", "anchor"],
     "access": "weights",
     "cost": "1 forward and backward over forget, refusal and retain rows and 1 forward of the "
     "anchor over refusals per step; a second copy of the weights unless an adapter is trained",

@@ -14,12 +14,14 @@ Departs from the paper:
     sentences. It teaches a reply and removes nothing: audits find such a model *hidden*.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from expunge.core.params import GradientParams, param
+from expunge.engine.datasets import REFUSAL
 from expunge.engine.mean import Mean
 from expunge.engine.slots import retain as shared
 from expunge.engine.step import Step
+from expunge.engine.task import Task
 
 CARD = {
     "id": "idk-nll",
@@ -44,6 +46,12 @@ class Params(GradientParams):
     legacy_fixed_refusal: bool = param(
         False, help="the same refusal for a row in every epoch", paper=True
     )
+
+
+def prepare(task: Task, params: Params) -> None:
+    """Under the flag, a row gets the same refusal in every epoch."""
+    if params.legacy_fixed_refusal:
+        task.paired["refusal"] = replace(REFUSAL, fixed=True)
 
 
 def forget(step: Step, params: Params) -> Mean:

@@ -29,7 +29,7 @@ CARD = {
     "summary": "Self-distillation from the frozen start with the target's logit lowered.",
     "paper": "UNDIAL: Self-Distillation with Adjusted Logits for Robust Unlearning in Large "
     "Language Models (2024)",
-    "needs": ["forget", "anchor-live"],
+    "needs": ["forget", "anchor-logits"],
     "access": "weights",
     "cost": "1 forward and backward over forget rows and 1 forward of the anchor per step; a "
     "second copy of the weights unless an adapter is trained",

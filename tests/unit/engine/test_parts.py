@@ -19,7 +19,7 @@ from expunge.engine.masks import AppliedMask
 from expunge.engine.mean import mean_of
 from expunge.engine.method import GradientMethod
 from expunge.engine.rates import learning_rate, run_length, warmup_steps
-from expunge.engine.slots.combine import weighted_sum
+from expunge.engine.slots.combine import Gradients, weighted_sum
 from expunge.engine.slots.sample import OneToOne
 from expunge.engine.sources import Frozen
 from expunge.engine.task import Task
@@ -137,7 +137,7 @@ def test_other_stop_levels_are_refused(text: str) -> None:
 
 
 def test_the_weighted_sum_adds_gradient_by_gradient() -> None:
-    gradients = {"forget": [torch.tensor([1.0, 2.0])], "retain": [torch.tensor([10.0, 20.0])]}
+    gradients = Gradients([torch.tensor([1.0, 2.0])], [torch.tensor([10.0, 20.0])], {})
     params = replace(GradientParams(), forget_weight=2.0, retain_weight=0.5)
     (total,) = weighted_sum(gradients, {}, params)
     assert total.tolist() == [7.0, 14.0]

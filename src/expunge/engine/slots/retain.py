@@ -27,10 +27,10 @@ def kl(step: Step, params: GradientParams) -> Mean:
 def mse(step: Step, params: GradientParams) -> Mean:
     """Mean squared distance of hidden states to the anchor's, over real positions and channels.
 
-    The layer is the first of ``params.layers``, or the middle block's.
+    The block is ``params.mse_layer``, or the middle one. (Representation misdirection, 2024.)
     """
-    layer = params.layers[0] if params.layers else -2
     view = step.retain
+    layer = view.blocks // 2 if params.mse_layer is None else params.mse_layer
     real = view.inputs.attention_mask.bool()
     return mean_of((view.hidden(layer)[real] - view.anchor.hidden(layer)[real]) ** 2)
 
@@ -40,8 +40,8 @@ SHARED = {"none": none, "nll": nll, "kl": kl, "mse": mse}
 NEEDS: dict[str, frozenset[str]] = {
     "none": frozenset(),
     "nll": frozenset({"retain"}),
-    "kl": frozenset({"retain", "anchor-live"}),
-    "mse": frozenset({"retain", "anchor-live"}),
+    "kl": frozenset({"retain", "anchor-logits"}),
+    "mse": frozenset({"retain", "anchor-hidden"}),
 }
 
 
