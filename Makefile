@@ -7,11 +7,12 @@ READY := $(VENV)/.ready
 export OMP_NUM_THREADS ?= 1
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: help demo test study lint build
+.PHONY: help demo test bench study lint build
 
 help:
 	@echo "make demo    forget eight people, attack the result, write demo/report.html"
 	@echo "make test    the tests of the gate"
+	@echo "make bench   what the engine costs (some eight CPU-minutes)"
 	@echo "make study   the slow studies (minutes to hours)"
 	@echo "make lint    ruff and mypy"
 	@echo "make build   wheel and source archive in dist/"
@@ -29,9 +30,12 @@ demo: $(READY)
 test: $(READY)
 	$(BIN)/python -m pytest -m "not slow and not gpu" -n 2
 
-study: $(READY)
+bench: $(READY)
+	$(BIN)/python benches/engine.py
+
+study: $(READY) bench
 	$(BIN)/python -m pytest -m slow --timeout 7200
-	$(BIN)/python benches/methods.py
+	$(BIN)/python benches/baselines.py
 	$(BIN)/python benches/stop_and_settle.py
 	$(BIN)/python benches/estimate.py
 

@@ -23,7 +23,7 @@ def test_ctrl_c_ends_with_code_5_and_the_same_command_resumes(tmp_path: Path) ->
         sys.executable, "-c", "import sys; from expunge.cli import main; sys.exit(main())",
         "forget", "--model", str(tmp_path / "original"), "--forget", str(tmp_path / "forget.jsonl"),
         "--retain", str(tmp_path / "retain.jsonl"), "--out", str(out), "--stop-at", "none",
-        "--set", "max_steps=150", "--set", "lr=1e-4", "--json",
+        "--set", "max_steps=400", "--set", "lr=1e-4", "--json",
     ]  # fmt: skip
     first = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     deadline = time.monotonic() + 120
@@ -38,4 +38,4 @@ def test_ctrl_c_ends_with_code_5_and_the_same_command_resumes(tmp_path: Path) ->
     second = subprocess.run(command, capture_output=True, check=True)
     done = json.loads(second.stdout)
     assert done["resumed_from"] > 0
-    assert done["steps"] == 150
+    assert done["steps"] == 400

@@ -58,7 +58,9 @@ def test_a_row_gets_a_new_refusal_each_epoch_unless_told_otherwise(fixed, distin
         return SimpleNamespace(row=row)
 
     rows = {"forget": [Row(id="a", prompt="Who?", completion=" Ann.")]}
-    task = SimpleNamespace(seed=0, encoder=SimpleNamespace(encode=encode), roles=rows, paired={})
+    task = SimpleNamespace(
+        seed=0, encoder=SimpleNamespace(encode=encode), roles=rows, paired={}, tokens={}
+    )
     prepare(task, Params(legacy_fixed_refusal=fixed))
     datasets = Datasets(task)
     for epoch in range(8):

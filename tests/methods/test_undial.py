@@ -2,8 +2,13 @@
 
 import pytest
 import torch
-from conftest_methods import Z0, assert_same, three
+from conftest_methods import Z0, Fixed, assert_same, three
 
+from expunge.engine.forward import Inputs
+from expunge.engine.sources import Frozen, Live
+from expunge.engine.step import Step
+from expunge.engine.view import View
+from expunge.methods import undial
 from expunge.testing import objective
 
 
@@ -42,3 +47,28 @@ def test_it_equals_a_slow_sum(random_table, random_view) -> None:
     slow = torch.stack(parts).mean()
     slow.backward()
     assert_same((found.loss, model.table.grad), (slow, twin.table.grad))
+
+
+def test_it_reports_what_is_left_above_the_floor(t3) -> None:
+    step, teacher = _step(t3.view, t3.model, t3.anchor), t3.anchor.logits.detach()[0, :3].clone()
+    teacher[range(3), [0, 1, 3]] -= 10.0
+    loss = undial.forget(step, undial.Params(beta=10.0)).value
+    floor = -(teacher.softmax(-1) * teacher.log_softmax(-1)).sum(-1).mean()
+    excess = step.reported["forget_excess"]
+    assert float(excess.value) == pytest.approx(float(loss - floor), rel=1e-9)
+    assert 0 < float(excess.value) < float(loss)
+    assert not excess.num.requires_grad
+
+
+def test_at_the_teacher_nothing_is_left(t3) -> None:
+    at_teacher = _step(t3.view, three(Z0), t3.anchor)
+    undial.forget(at_teacher, undial.Params(beta=0.0))
+    assert float(at_teacher.reported["forget_excess"].value) == pytest.approx(0.0, abs=1e-12)
+
+
+def _step(tensors: dict, model: Fixed, anchor: Fixed) -> Step:
+    ids = tensors["input_ids"]
+    inputs = Inputs.from_labels(
+        ids, tensors["attention_mask"], tensors["labels"], torch.arange(len(ids))
+    )
+    return Step({"forget": View(inputs, Live(model), lambda: Frozen(anchor))})

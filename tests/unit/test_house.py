@@ -29,6 +29,7 @@ FLOORS = [
     {"api"},
     {"lab", "serve"},
     {"cli"},
+    {"__main__"},
     {"testing"},
 ]
 COMPONENTS = FLOORS[6]

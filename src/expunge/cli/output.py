@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 from expunge.cli.options import Json, Quiet, Seed
 from expunge.cli.progress import shown
 from expunge.core.errors import Exit, ExpungeError, Problems
+from expunge.core.processes import place
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -78,7 +79,7 @@ def command(
 
     @functools.wraps(work)
     def run(**given: Any) -> int:
-        as_json, quiet = given.pop("json"), given.pop("quiet")
+        as_json, quiet = given.pop("json"), given.pop("quiet") or not place().first
         own = {name: given[name] for name in declared.parameters}
         show = _json_of if as_json else _page_of(sys.stdout)
 
@@ -106,6 +107,10 @@ def fail(error: ExpungeError, as_json: bool) -> int:
     Returns:
         The exit code of the error's class.
     """
+    here = place()
+    if not here.first:
+        print(f"Process {here.rank} of {here.size}:\n{_paragraph(error)}", file=sys.stderr)
+        return int(error.exit_code)
     if as_json:
         _write(_json(error.as_json()))
         return int(error.exit_code)
@@ -217,6 +222,8 @@ def _page_of(stream: TextIO) -> Callable[[Answer], str]:
 
 
 def _write(text: str) -> None:
+    if not place().first:
+        return  # of several processes that do one thing, one speaks
     try:
         print(text, flush=True)
     except BrokenPipeError:

@@ -69,6 +69,8 @@ CODES: dict[str, tuple[Exit, str]] = {
     "E-RUN-003": (Exit.RUN_FAILED, "utility budget broken"),
     "E-RUN-004": (Exit.INTERRUPTED, "interrupted; the same command resumes"),
     "E-RUN-005": (Exit.RUN_FAILED, "no usable checkpoint where one was named"),
+    "E-RUN-006": (Exit.INTERRUPTED, "another process of the run ended; the same command resumes"),
+    "E-RUN-007": (Exit.RUN_FAILED, "the model could not write what the method trains on"),
     "E-INT-001": (Exit.INTERNAL, "internal error"),
 }
 

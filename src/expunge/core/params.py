@@ -274,10 +274,16 @@ class GradientParams:
     max_steps: int | None = param(
         None, help="most optimiser steps; none leaves it to epochs", low=1
     )
-    batch_size: int = param(16, help="forget rows per optimiser step", paper=32, low=1)
-    accumulation: int = param(1, help="parts an optimiser step is cut into", low=1)
+    batch_size: int = param(16, help="forget rows of each part of a step", paper=32, low=1)
+    accumulation: int = param(1, help="parts an optimiser step is made of", low=1)
     warmup: int | Literal["auto"] = param(
         "auto", help="optimiser steps over which the rate rises", paper="one epoch", low=0
+    )
+    schedule: Literal["linear", "cosine", "constant"] = param(
+        "linear",
+        help="how the rate goes after the warm-up: to 0 by a line or a cosine, or not at all",
+        paper="linear",
+        choices=("linear", "cosine", "constant"),
     )
     weight_decay: float = param(0.0, help="decoupled weight decay", paper=0.01, low=0.0)
     mse_layer: int | None = param(

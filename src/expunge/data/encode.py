@@ -108,7 +108,7 @@ class Encoder:
         """
         joint = self._join(turn)
         ids, offsets = self._tokens(joint.text, joint.templated)
-        self._check_length(len(ids), turn, row)
+        self.check_length(len(ids), turn, row)
         spans = [_in_completion(offset, joint, len(turn.completion)) for offset in offsets]
         chosen = [
             place > 0 and end > joint.start and _is_kept(span, keep)
@@ -119,7 +119,7 @@ class Encoder:
             ids.append(end)
             spans.append((len(turn.completion),) * 2)
             chosen.append(len(ids) > 1 and not keep)
-            self._check_length(len(ids), turn, row)
+            self.check_length(len(ids), turn, row)
         if not any(chosen):
             raise _nothing_supervised(turn, row)
         labels = [token if kept else IGNORED for token, kept in zip(ids, chosen, strict=True)]
@@ -153,7 +153,7 @@ class Encoder:
             ids = [token for token in self._openers() if token is not None][:1]
         if not ids:
             raise _nothing_supervised(Turn(text, ""), -1)
-        self._check_length(len(ids) + 1, Turn(text, ""), -1)
+        self.check_length(len(ids) + 1, Turn(text, ""), -1)
         return ids
 
     def decode(self, ids: Sequence[int]) -> str:
@@ -202,7 +202,12 @@ class Encoder:
     def _openers(self) -> tuple[int | None, int | None]:
         return self.tokenizer.bos_token_id, self.tokenizer.eos_token_id
 
-    def _check_length(self, length: int, turn: Turn, row: int) -> None:
+    def check_length(self, length: int, turn: Turn, row: int) -> None:
+        """Refuse so many tokens of ``turn`` where the model has no positions for them.
+
+        Raises:
+            ExpungeError: ``E-DATA-011``.
+        """
         if length <= self.max_length:
             return
         raise ExpungeError(

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from expunge.core.atomic import new_folder
 from expunge.core.errors import ExpungeError
+from expunge.engine.made import FOLDER as MADE
 from expunge.lm.digest import folder_digest
 from expunge.lm.folder import inspect_folder
 from expunge.lm.headers import weight_files
@@ -216,7 +217,7 @@ def _exchange(folder: Path) -> None:
     aside.mkdir()
     (folder / MANIFEST).replace(aside / MANIFEST)
     for file in sorted(folder.iterdir()):
-        if file.is_file() and not file.name.startswith("."):
+        if (file.is_file() and not file.name.startswith(".")) or file.name == MADE:
             file.replace(aside / file.name)
     for file in sorted((folder / STAGING).iterdir()):
         file.replace(folder / file.name)

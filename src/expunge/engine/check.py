@@ -16,12 +16,16 @@ from expunge.data.jsonl import read_rows
 from expunge.data.retain import choose_retain
 from expunge.engine import rates
 from expunge.engine.change import read_manifest
+from expunge.engine.combinations import refused
 from expunge.engine.datasets import wordings_of
 from expunge.engine.estimate import estimate
+from expunge.engine.exact import base_for
 from expunge.engine.levels import StopAt
+from expunge.engine.method import GradientMethod
 from expunge.engine.plan import Plan
 from expunge.engine.room import too_large
 from expunge.engine.work import work_of
+from expunge.engine.wrappers import WRAPPER, Wrapped, modules_of, read_wrappers
 from expunge.lm.folder import Folder, inspect_folder
 from expunge.lm.load import load_tokenizer
 from expunge.requests.rows import Row, check_roles
@@ -89,9 +93,14 @@ def check_forget(
     report.problems += folder.problems
     settings = report.attempt(lambda: _params(method, params or {}))
     level = report.attempt(lambda: StopAt.parse(stop_at))
-    report.problems += _wrong_options(wrappers, adapter, level, reference, out)
+    around, wrong = read_wrappers(wrappers, method if settings is not None else None)
+    report.problems += [*wrong, *_wrong_options(adapter, level, reference, out)]
     if reference is not None:
         report.problems += inspect_folder(reference).problems
+    if settings is not None and not wrong:
+        report.problems += _wrong_together(method, around, settings, adapter, folder)
+    base, wrong = base_for(method, settings, folder, adapter=adapter, rows=rows)
+    report.problems += wrong
     if settings is not None and settings.lora_targets and adapter:
         report.problems += _missing_targets(folder, settings.lora_targets)
     if report.problems or settings is None or level is None or out is None:
@@ -104,13 +113,14 @@ def check_forget(
         rows={**rows, "retain": kept},
         retain_origin=origin,
         reference=Path(reference) if reference else None,
-        wrappers=tuple(wrappers),
+        wrappers=around,
         adapter=adapter,
         utility_budget=utility_budget,
         max_minutes=max_minutes,
         stop_at=level,
         seed=seed,
         out=Path(out),
+        base=base,
     )
     encoded = encode_roles(report, folder, plan.rows)
     if not report.problems:
@@ -158,7 +168,7 @@ def encode_roles(
 
 def _params(method: str, overrides: Mapping[str, Any]) -> GradientParams:
     card = methods.card(method)
-    if card.kind == "wrapper":
+    if card.kind == WRAPPER:
         raise ExpungeError(
             "E-USE-006",
             f"{card.id} is a wrapper, not a method.",
@@ -170,13 +180,12 @@ def _params(method: str, overrides: Mapping[str, Any]) -> GradientParams:
 
 
 def _wrong_options(
-    wrappers: Sequence[str],
     adapter: str | None,
     stop_at: StopAt | None,
     reference: str | Path | None,
     out: str | Path | None,
 ) -> list[ExpungeError]:
-    problems = [problem for name in wrappers if (problem := _wrong_wrapper(name)) is not None]
+    problems = []
     if adapter not in (None, "lora"):
         problems.append(
             ExpungeError("E-USE-003", f"--adapter {adapter}.", "lora.", "Use --adapter lora.")
@@ -199,17 +208,20 @@ def _wrong_options(
     return problems
 
 
-def _wrong_wrapper(text: str) -> ExpungeError | None:
-    known = [card.id for card in methods.cards() if card.kind == "wrapper"]
-    name = text.partition(":")[0].replace("_", "-")
-    if name in known:
-        return None
-    return ExpungeError(
-        "E-USE-001",
-        f"There is no wrapper {name!r}.",
-        "one of the installed wrappers.",
-        nearest(name, known) if known else "No wrapper is installed: leave --with out.",
-    )
+def _wrong_together(
+    method: str,
+    wrappers: Sequence[Wrapped],
+    settings: GradientParams,
+    adapter: str | None,
+    folder: Folder,
+) -> list[ExpungeError]:
+    module = methods.load(method)
+    if not hasattr(module, "forget"):  # it trains nothing
+        return []
+    around = modules_of(wrappers)
+    needs = GradientMethod.assemble(module, settings, around).needs
+    modules = [module, *(wrapper for wrapper, _ in around)]
+    return refused(modules, settings, needs=needs, adapter=adapter, folder=folder)
 
 
 def occupied(out: Path) -> ExpungeError | None:
@@ -251,15 +263,31 @@ def _missing_targets(folder: Folder, targets: Sequence[str]) -> list[ExpungeErro
     ]
 
 
+def _passed(plan: Plan) -> int:
+    """Rows of one epoch: the forget rows, unless the method passes over those that are kept."""
+    passes = methods.card(plan.method).extra.get("passes")
+    if passes != "retain":
+        each = getattr(plan.params, "alternates", 1) if passes == "pairs" else 1
+        return len(plan.rows["forget"]) * each
+    kept = len(plan.rows["retain"]) + len(plan.rows.get("neighbour", ()))
+    matched = getattr(plan.params, "steps", "full") == "matched"
+    return kept + len(plan.rows["forget"]) * matched
+
+
 def _needs(
     plan: Plan, encoded: Mapping[str, Sequence[Encoded]]
 ) -> tuple[dict[str, float], dict[str, Any]]:
     params, folder = plan.params, plan.folder
-    per_epoch = -(-len(plan.rows["forget"]) // (params.batch_size * params.accumulation))
+    per_epoch = -(-_passed(plan) // (params.batch_size * params.accumulation))
     steps = rates.run_length(params, per_epoch, folder.parameters)
     resolved = {
         "method": plan.method,
-        "lr": rates.learning_rate(params, folder.parameters, adapter=bool(plan.adapter)),
+        "lr": rates.learning_rate(
+            params,
+            folder.parameters,
+            adapter=bool(plan.adapter),
+            card=methods.card(plan.method).extra,
+        ),
         "steps": steps,
         "warmup": rates.warmup_steps(params, per_epoch, steps),
         "rows": {role: len(part) for role, part in plan.rows.items()},

@@ -2,12 +2,17 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from functools import cached_property
+
+import torch
+from torch import Tensor
 
 from expunge.core.rng import derive, generator
 from expunge.data.encode import Batch, Encoded, collate
 from expunge.engine.forward import Inputs
+from expunge.engine.prefaces import prefaced
 from expunge.engine.slots.sample import Draw
-from expunge.engine.task import Paired, Task
+from expunge.engine.task import Paired, Preface, Task
 from expunge.lm.scoring import padding_id
 from expunge.requests.rows import Row, Turn
 from expunge.text.refusal import REFUSALS
@@ -20,13 +25,12 @@ class Datasets:
 
     A forget or retain row is used in one of its wordings (its own or a paraphrase), chosen anew
     for every draw; a paired view follows the wording of the row it stands beside.
-    ``Encoded.row`` of an item is its index among all items of its view, which is how cached anchor
-    values are found again.
+    ``Encoded.row`` of an item is its index among all items of its view.
     """
 
-    def __init__(self, task: Task, *, device: str = "cpu") -> None:
+    def __init__(self, task: Task, *, device: str = "cpu", packing: bool = False) -> None:
         self.task = task
-        self._device = device
+        self._device, self._packing = device, packing
         self._items: dict[str, list[list[Encoded]]] = {}
         self._beside: dict[tuple[str, int], Encoded] = {}
 
@@ -52,6 +56,19 @@ class Datasets:
         encoded = self.drawn(view, draw)
         return self.batch(encoded) if encoded else None
 
+    def weights(self, view: str, inputs: Inputs) -> Tensor | None:
+        """[B], how much each row of ``inputs`` weighs; None where every row weighs 1.
+
+        A paired view has the weights of the forget rows it stands beside; a row's wordings have
+        the row's.
+        """
+        paired = self._paired.get(view)
+        beside = paired.beside if paired else view
+        if self.task.weights is None or beside != "forget":
+            return None
+        items = inputs.items // paired.count if paired else inputs.items
+        return self._item_weights.to(items.device)[items]
+
     def tensors(self, encoded: Sequence[Encoded]) -> Batch:
         """Right-padded tensors on the run's device."""
         made = collate(encoded, padding_id(self.task.tokenizer))
@@ -61,7 +78,22 @@ class Datasets:
     def batch(self, encoded: Sequence[Encoded]) -> Inputs:
         """The same as a view's inputs."""
         made = self.tensors(encoded)
-        return Inputs.from_labels(made.input_ids, made.attention_mask, made.labels, made.rows)
+        return Inputs.from_labels(
+            made.input_ids, made.attention_mask, made.labels, made.rows, self._packing
+        )
+
+    @property
+    def forgetting(self) -> frozenset[str]:
+        """Views of the forget rows and of what stands beside them."""
+        beside = (name for name, paired in self._paired.items() if paired.beside == "forget")
+        return frozenset({"forget", *beside})
+
+    @cached_property
+    def _item_weights(self) -> Tensor:
+        """The weight of every forget item: that of its row."""
+        rows = zip(self.items("forget"), self.task.weights or (), strict=True)
+        weights = [weight for wordings, weight in rows for _ in wordings]
+        return torch.tensor(weights, dtype=torch.float64)
 
     @property
     def _paired(self) -> dict[str, Paired]:
@@ -69,10 +101,12 @@ class Datasets:
 
     def _encode(self, role: str) -> Iterator[list[Encoded]]:
         index = 0
-        for row in self.task.roles[role]:
+        chosen = self.task.tokens if role == "forget" else {}
+        for number, row in enumerate(self.task.roles[role]):
             items = []
+            own = chosen.get(number, (row.spans,))
             for place, turn in enumerate(wordings_of(row)):
-                keep = row.spans if place == 0 else ()
+                keep = tuple(own[place]) if place < len(own) else ()
                 items.append(self.task.encoder.encode(turn, keep=keep, row=index))
                 index += 1
             yield items
@@ -106,9 +140,19 @@ class Datasets:
         index = origin.row * paired.count + candidate
         if (view, index) not in self._beside:
             content = self.task.roles[paired.beside][row]
-            turn = paired.make(content, wording % len(content.turns), candidate)
-            self._beside[view, index] = self.task.encoder.encode(turn, row=index)
+            made = paired.make(content, wording % len(content.turns), candidate)
+            self._beside[view, index] = self._beside_item(origin, content, wording, made, index)
         return self._beside[view, index]
+
+    def _beside_item(
+        self, origin: Encoded, row: Row, wording: int, made: Turn | Preface, index: int
+    ) -> Encoded:
+        encoder = self.task.encoder
+        if isinstance(made, Turn):
+            return encoder.encode(made, row=index)
+        turns = wordings_of(row)
+        item = prefaced(encoder, origin, turns[wording % len(turns)], made.text)
+        return replace(item, row=index)
 
 
 def wordings_of(row: Row) -> tuple[Turn, ...]:

@@ -160,8 +160,10 @@ class Work:
         scored: Passes without gradient: anchor, measurements on the way.
         checkpoints: How many are written, apart from those that long runs write every 30 seconds.
         stored: Bytes of the weights on disk.
-        copies: Further copies of the weights in memory: a live anchor.
+        still: Values the anchor holds: weights as they were, remembered hidden states.
         adapter: Whether the weights of the model itself are frozen.
+        recomputed: Whether activations are computed again in the backward pass.
+        weight_bytes: Bytes of a weight of the blocks while a run trains, masters included.
     """
 
     size: Size
@@ -171,8 +173,18 @@ class Work:
     scored: Sequence[Pass] = ()
     checkpoints: int = 0
     stored: int = 0
-    copies: int = 0
+    still: int = 0
     adapter: bool = False
+    recomputed: bool = False
+    weight_bytes: float = VALUE
+
+    @property
+    def held(self) -> float:
+        """Values the backward pass of a step needs."""
+        kept = self.size.held(self.steps.tokens)
+        if self.recomputed:  # what goes into each block; all of one block, and its gradients
+            kept *= 1 / HELD + 2 / max(1, self.size.blocks)
+        return kept * (ADAPTED if self.adapter else 1.0)
 
 
 def estimate(work: Work, machine: Machine | None = None, every: float = 30.0) -> dict[str, float]:
@@ -203,7 +215,8 @@ def seconds_of_steps(work: Work, machine: Machine) -> float:
     size, steps = work.size, work.steps
     back = 1 if work.adapter else 2
     more = ADAPTED if work.adapter else 1.0
-    training = seconds_of(size, [steps], machine, passes=1 + back, more=more)
+    passes = 1 + work.recomputed + back
+    training = seconds_of(size, [steps], machine, passes=passes, more=more)
     updates = steps.times * UPDATE_BYTES * work.trained * MOVE_SECONDS * machine.slowness
     return training + updates + seconds_of(size, work.scored, machine, more=more)
 
@@ -233,14 +246,15 @@ def seconds_of(
 def memory(work: Work) -> int:
     """Bytes of memory at the peak: in a step, in a measurement, or writing the way back."""
     size, steps = work.size, work.steps
-    held = (1 + work.copies) * size.parameters + MOMENTS * work.trained
+    weights = VALUE * size.parameters + (work.weight_bytes - VALUE) * size.inside
+    loading = VALUE * size.parameters - weights
+    held = work.still + MOMENTS * work.trained
     logits = HELD_LOGITS * size.vocabulary * steps.supervised
-    values = size.held(steps.tokens) * (ADAPTED if work.adapter else 1.0)
-    step = work.trained + (values + logits) / work.parts
+    step = work.trained + (work.held + logits) / work.parts
     scored = max((p.supervised / max(1.0, p.calls) for p in work.scored), default=0.0)
     patch = 0 if work.adapter else PATCH_COPIES * work.stored
     largest = max(step, SCORED_LOGITS * size.vocabulary * scored)
-    return int(BASE_BYTES + VALUE * held + max(VALUE * largest, patch))
+    return int(BASE_BYTES + weights + VALUE * held + max(VALUE * largest, patch, loading))
 
 
 def disk(work: Work, checkpoints: int) -> int:

@@ -2,11 +2,13 @@
 
 from collections.abc import Callable, Sequence
 from functools import cached_property
+from itertools import product
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from expunge.core.errors import ExpungeError
 from expunge.core.rng import generator
 from expunge.engine.datasets import Datasets
 from expunge.engine.forward import Inputs
@@ -21,8 +23,7 @@ from expunge.engine.view import Source, View
 from expunge.engine.world import World
 
 TERMS = ("forget", "retain")
-FORGETTING = frozenset({"forget", "refusal", "alternate"})
-"""Views that only the forget term looks at."""
+"""The terms of every method; it may have others beside them, and wrappers may add some."""
 
 PAUSED = "engine.paused"
 
@@ -48,6 +49,10 @@ class StepGradient:
         self.method, self.task, self.datasets = method, task, datasets
         self.sampler, self._anchor, self._steps = sampler, anchor, steps
         self.world = world or World()
+        self._reported: dict[str, Mean] = {}
+        if self.world.sharded:
+            self._refuse_uneven_shares()
+        self._terms = tuple(method.terms)
 
     @property
     def paused(self) -> bool:
@@ -67,40 +72,72 @@ class StepGradient:
     @cached_property
     def _joined(self) -> frozenset[str]:
         """Views whose own logits the terms look at; only they share a forward pass."""
-        names: set[str] = set()
-        for views in self._chunks(self.sampler.draw(0))[:1]:
-            asked: list[Inputs] = []
-            step = self._counting(views, asked)
-            for name in TERMS:
-                self._term(name, step)
-            names = {name for name, inputs in views.items() if any(a is inputs for a in asked)}
-        return frozenset(names)
+        if self.world.sharded:
+            return frozenset()  # which rows share a pass must not depend on a process's rows
+        views = self._chunks(self.sampler.draw(0), resting=False)[0]
+        asked: list[Inputs] = []
+        self._trial(views, asked)
+        return frozenset(n for n, inputs in views.items() if any(a is inputs for a in asked))
+
+    @cached_property
+    def _told(self) -> list[str]:
+        """Names of what the terms report."""
+        return sorted(self._trial(self._chunks(self.sampler.draw(0), resting=False)[0]).reported)
+
+    def _trial(self, views: dict[str, Inputs], asked: list[Inputs] | None = None) -> Step:
+        """A counting step on which all terms were taken, whether or not one of them rests."""
+        step = self._counting(views, asked)
+        for term in self.method.terms.values():
+            term(step, self.method.params)
+        return step
 
     def __call__(
         self, model: nn.Module, index: int, backward: Callable[[Tensor], Any]
     ) -> dict[str, float]:
-        """Run step ``index`` and return the value of each term (over the whole step)."""
+        """Run step ``index``; the value of each term over the whole step, and what they report."""
         draw = self.sampler.draw(index).share(self.world.rank, self.world.size)
         chunks = self._chunks(draw)
-        totals = self._denominators(chunks)
+        totals = self._denominators(model, draw, chunks)
+        self._reported = {}
         if self.method.combine is None or self.paused:
             values = self._joint(model, draw, chunks, totals, backward)
         else:
             values = self._separate(model, draw, chunks, totals, backward)
         self._reduce(model)
-        return values
+        return values | self._reports()
 
-    def _chunks(self, draw: Draw) -> list[dict[str, Inputs]]:
+    def _chunks(self, draw: Draw, *, resting: bool = True) -> list[dict[str, Inputs]]:
+        """The views of each micro-batch; without those of a resting term, if ``resting``."""
         count = self.method.params.accumulation
+        rests = self.datasets.forgetting if resting and self.paused else frozenset()
         made = []
         for part in range(count):
             piece = draw.chunk(part, count)
-            names = [n for n in self.method.views if not (self.paused and n in FORGETTING)]
+            names = [name for name in self.method.views if name not in rests]
             views = {name: self.datasets.inputs(name, piece) for name in names}
             present = {name: inputs for name, inputs in views.items() if inputs is not None}
             if present:
                 made.append(present)
         return made
+
+    def _refuse_uneven_shares(self) -> None:
+        """Processes that hold shards of one model must make the same forward passes.
+
+        Raises:
+            ExpungeError: ``E-USE-006`` when one would have fewer micro-batches or views to run.
+        """
+        draw, size = self.sampler.draw(0), self.world.size
+        chunks = (self._chunks(draw.share(rank, size), resting=False) for rank in range(size))
+        shapes = [[sorted(views) for views in share] for share in chunks]
+        if any(shape != shapes[0] for shape in shapes):
+            raise ExpungeError(
+                "E-USE-006",
+                f"The rows of a step do not fill the micro-batches of {size} processes that hold "
+                "shards of the model.",
+                "as many micro-batches for every process.",
+                "Make --set batch_size a multiple of the number of processes (and of rows to "
+                "forget at least as many), or use data parallelism (torchrun without sharding).",
+            )
 
     def _joint(
         self,
@@ -110,13 +147,13 @@ class StepGradient:
         totals: Sequence[float | None],
         backward: Callable[[Tensor], Any],
     ) -> dict[str, float]:
-        sums = dict.fromkeys(TERMS, 0.0)
-        weights = self._weights()
+        sums = dict.fromkeys(self._terms, 0.0)
+        weights = self.weights
         for views in chunks:
             joined = [inputs for name, inputs in views.items() if name in self._joined]
             step = self._step(views, Joint(model, joined), draw)
             loss: Tensor | None = None
-            for name, total in zip(TERMS, totals, strict=True):
+            for name, total in zip(self._terms, totals, strict=True):
                 part = self._share(self._term(name, step), total)
                 if part is not None:
                     sums[name] += float(part.detach())
@@ -136,30 +173,47 @@ class StepGradient:
         assert self.method.combine is not None  # noqa: S101
         parameters = [p for p in model.parameters() if p.requires_grad]
         gradients: dict[str, list[Tensor]] = {}
-        sums = dict.fromkeys(TERMS, 0.0)
-        for name, total in zip(TERMS, totals, strict=True):
-            for views in chunks:
+        sums = dict.fromkeys(self._terms, 0.0)
+        shares = dict(zip(self._terms, totals, strict=True))
+        for side, names in self._sides.items():
+            for name, views in product(names, chunks):
                 step = self._step(views, Joint(model, []), draw)
-                part = self._share(self._term(name, step), total)
+                part = self._share(self._term(name, step), shares[name])
                 if part is not None:
                     sums[name] += float(part.detach())
                     backward(part)
-            gradients[name] = [
+            gradients[side] = [
                 torch.zeros_like(p) if p.grad is None else p.grad.clone() for p in parameters
             ]
-            for gradient in gradients[name]:
+            for gradient in gradients[side]:
                 self.world.total(gradient)
             model.zero_grad()
         values = self._values(sums)
         found = Gradients(gradients["forget"], gradients["retain"], values)
         combined = self.method.combine(found, self.task.state, self.method.params)
+        if "beside" in gradients:
+            combined = [g + b for g, b in zip(combined, gradients["beside"], strict=True)]
         for parameter, gradient in zip(parameters, combined, strict=True):
             parameter.grad = gradient
         return values
 
+    @property
+    def _sides(self) -> dict[str, Sequence[str]]:
+        """Names of the terms whose gradients a combiner tells apart, or does not see."""
+        sides: dict[str, Sequence[str]] = {
+            "forget": ("forget", *self.method.added),
+            "retain": ("retain",),
+        }
+        return sides | ({"beside": tuple(self.method.beside)} if self.method.beside else {})
+
     def _step(self, views: dict[str, Inputs], source: Source, draw: Draw) -> Step:
         made = {
-            name: View(inputs, source, self._anchor and _later(self._anchor, name))
+            name: View(
+                inputs,
+                source,
+                self._anchor and _later(self._anchor, name),
+                weights=self.datasets.weights(name, inputs),
+            )
             for name, inputs in views.items()
         }
         return Step(
@@ -167,30 +221,50 @@ class StepGradient:
             progress=draw.step / self._steps,
             rng=generator(self.task.seed, "step", draw.step),
             state=self.task.state,
+            reported=self._reported,
         )
 
     def _term(self, name: str, step: Step) -> Mean | None:
-        if name == "forget" and self.paused:
+        if name != "retain" and (self.paused or not self._has_forgetting(step)):
             return None
-        term = self.method.forget if name == "forget" else self.method.retain
-        return term(step, self.method.params)
+        return self.method.terms[name](step, self.method.params)
 
-    def _weights(self) -> dict[str, float]:
-        params = self.method.params
-        return {"forget": params.forget_weight, "retain": params.retain_weight}
+    def _has_forgetting(self, step: Step) -> bool:
+        """False in a micro-batch that is left without forget rows, where there are only few."""
+        return any(view in step for view in self.datasets.forgetting)
 
-    def _denominators(self, chunks: Sequence[dict[str, Inputs]]) -> list[float | None]:
-        """The whole step's denominator of each term; None where one micro-batch is the step."""
+    @property
+    def weights(self) -> dict[str, float]:
+        """What each term is multiplied by in the loss."""
+        return self.method.weights
+
+    def _denominators(
+        self, model: nn.Module, draw: Draw, chunks: Sequence[dict[str, Inputs]]
+    ) -> list[float | None]:
+        """The whole step's denominator of each term; None where one micro-batch is the step.
+
+        Where weights that depend on the model are in it, a pass without gradient finds it.
+        """
         if len(chunks) == 1 and self.world.size == 1:
-            return [None] * len(TERMS)
-        totals = torch.zeros(len(TERMS), dtype=torch.float64)
+            return [None] * len(self._terms)
+        totals = torch.zeros(len(self._terms), dtype=torch.float64)
         with torch.no_grad():
             for views in chunks:
-                step = self._counting(views)
-                for place, name in enumerate(TERMS):
+                if self.method.two_pass:
+                    step = self._rehearsal(model, draw, views)
+                else:
+                    step = self._counting(views)
+                for place, name in enumerate(self._terms):
                     counted = self._term(name, step)
                     totals[place] += 0.0 if counted is None else float(counted.den)
         return [float(total) for total in self.world.total(totals)]
+
+    def _rehearsal(self, model: nn.Module, draw: Draw, views: dict[str, Inputs]) -> Step:
+        """The step as it will be, whose terms leave no trace in state and reports."""
+        joined = [inputs for name, inputs in views.items() if name in self._joined]
+        step = self._step(views, Joint(model, joined), draw)
+        step.state, step.reported = dict(self.task.state), {}
+        return step
 
     def _counting(self, views: dict[str, Inputs], asked: list[Inputs] | None = None) -> Step:
         """A step on zeros, whose terms cost nothing and have the true denominators.
@@ -212,8 +286,17 @@ class StepGradient:
         return term.value if total is None else term.num / total
 
     def _values(self, sums: dict[str, float]) -> dict[str, float]:
-        totals = self.world.total(torch.tensor([sums[name] for name in TERMS], dtype=torch.float64))
-        return dict(zip(TERMS, totals.tolist(), strict=True))
+        values = torch.tensor([sums[name] for name in self._terms], dtype=torch.float64)
+        return dict(zip(self._terms, self.world.total(values).tolist(), strict=True))
+
+    def _reports(self) -> dict[str, float]:
+        """What the terms told of themselves in this step, over all micro-batches and processes."""
+        names = self._told if self.world.size > 1 else sorted(self._reported)
+        none = Mean(torch.zeros(()), torch.zeros(()))
+        told = [self._reported.get(name, none) for name in names]
+        pooled = torch.tensor([[float(m.num), float(m.den)] for m in told], dtype=torch.float64)
+        sums = self.world.total(pooled).tolist() if names else []
+        return {name: num / den for name, (num, den) in zip(names, sums, strict=True) if den}
 
     def _reduce(self, model: nn.Module) -> None:
         if self.world.size == 1 or (self.method.combine is not None and not self.paused):

@@ -14,9 +14,13 @@ class AppliedMask:
     Whole tensors stop asking for gradients. Where a mask goes through a tensor, its gradient is
     zeroed before the clip (else frozen entries eat the norm), and its frozen entries are put back
     after the optimiser's step: weight decay and old momentum move them even without a gradient.
+
+    Attributes:
+        masters: What the optimiser moves in place of a weight, where it does; held likewise.
     """
 
     def __init__(self, model: nn.Module, mask: Mask) -> None:
+        self.masters: Mapping[nn.Parameter, Tensor] = {}
         self._partial: dict[nn.Parameter, Tensor] = {}
         self._kept: dict[nn.Parameter, Tensor] = {}
         for name, parameter in model.named_parameters():
@@ -37,7 +41,8 @@ class AppliedMask:
     def on_weights(self) -> None:
         """Put frozen entries back."""
         for parameter, allowed in self._partial.items():
-            parameter[~allowed] = self._kept[parameter]
+            for held in (parameter, self.masters.get(parameter, parameter)):
+                held[~allowed] = self._kept[parameter].to(held.dtype)
 
 
 def moving(model: nn.Module) -> Mapping[str, int]:

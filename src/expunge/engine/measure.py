@@ -35,6 +35,22 @@ class Level:
         return sum(min(row, at) for row in self.rows) / len(self.rows)
 
 
+def collapsed(before: Level, after: Level, vocabulary: int) -> bool:
+    """Whether a model lost what it was to keep, so that not saying a thing shows nothing.
+
+    It did when fewer than half of the tokens it used to get right on retain rows are still its
+    first choice, or when it finds those rows no likelier than a guess among all tokens would.
+
+    Args:
+        before: Retain level of the original.
+        after: Retain level of the changed model.
+        vocabulary: Number of tokens there are.
+    """
+    lost = after.accuracy < before.accuracy / 2
+    guesses = after.nll >= math.log(vocabulary) > before.nll
+    return lost or guesses
+
+
 @torch.no_grad()
 def level(model: nn.Module, datasets: Datasets, items: Sequence[Encoded], batch: int = 32) -> Level:
     """Score items as they are; training and dropout flags are the caller's."""

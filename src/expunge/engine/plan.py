@@ -9,6 +9,7 @@ from typing import Any
 from expunge.core.canonical import digest
 from expunge.core.params import GradientParams
 from expunge.engine.levels import StopAt
+from expunge.engine.wrappers import Wrapped
 from expunge.lm.folder import Folder
 from expunge.requests.rows import Row
 
@@ -24,13 +25,14 @@ class Plan:
         rows: Role -> rows.
         retain_origin: ``given``, ``holdout`` or ``bundled``.
         reference: Folder of the retrained reference, for ``--stop-at reference``.
-        wrappers: ``WRAPPER[:value]``, in order.
+        wrappers: What is wrapped around the method, in order.
         adapter: ``lora`` or None.
         utility_budget: Largest relative fall of retain accuracy, or None.
         max_minutes: Longest training time, or None.
         stop_at: Level that ends the run.
         seed: Seed of the run.
         out: Folder of the change.
+        base: The model before it saw any rows, for methods that train anew from it.
     """
 
     folder: Folder
@@ -39,13 +41,14 @@ class Plan:
     rows: Mapping[str, Sequence[Row]]
     retain_origin: str
     reference: Path | None
-    wrappers: Sequence[str]
+    wrappers: Sequence[Wrapped]
     adapter: str | None
     utility_budget: float | None
     max_minutes: float | None
     stop_at: StopAt
     seed: int
     out: Path
+    base: Folder | None = None
 
     @cached_property
     def data(self) -> dict[str, dict[str, Any]]:
@@ -59,14 +62,16 @@ class Plan:
     @cached_property
     def fingerprint(self) -> str:
         """Two runs with equal fingerprints give the same weights."""
+        base = {} if self.base is None else {"base": self.base.digest}
         return digest(
-            {
+            base
+            | {
                 "parent": self.folder.digest,
                 "method": self.method,
                 "params": asdict(self.params),
                 "data": self.data,
                 "reference": str(self.reference) if self.reference else None,
-                "wrappers": list(self.wrappers),
+                "wrappers": [wrapper.as_dict() for wrapper in self.wrappers],
                 "adapter": self.adapter,
                 "utility_budget": self.utility_budget,
                 "stop_at": asdict(self.stop_at),

@@ -4,7 +4,13 @@ The cards' rates are those of models of 0.5B parameters and more; at 1M paramete
 in the papers' number of steps, so both grow as the model shrinks.
 """
 
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any
+
 from expunge.core.params import GradientParams, describe
+
+NOTHING: Mapping[str, Any] = MappingProxyType({})
 
 FULL_SIZE = 500_000_000
 """Parameters from which the cards' own values hold."""
@@ -18,31 +24,36 @@ ADAPTER_FACTOR = 10.0
 SMALL_MODEL_STEPS = 240
 """Shortest run below FULL_SIZE; the stop level usually ends it earlier."""
 
-DEFAULT_EPOCHS = 10
 
-
-def learning_rate(params: GradientParams, parameters: int, *, adapter: bool) -> float:
+def learning_rate(
+    params: GradientParams, parameters: int, *, adapter: bool, card: Mapping[str, Any] = NOTHING
+) -> float:
     """The learning rate of a run.
 
     Args:
         params: The method's parameters; a number in ``lr`` is taken as it is.
         parameters: Size of the model.
         adapter: Whether only an adapter is trained.
+        card: Of the method; with ``"trains": "adapter"`` its rate is already an adapter's.
     """
     if params.lr != "auto":
         return float(params.lr)
-    card = describe(type(params))["lr"]["paper"]
+    paper = describe(type(params))["lr"]["paper"]
+    factor = ADAPTER_FACTOR if adapter and card.get("trains") != "adapter" else 1.0
     size = max(1.0, FULL_SIZE / max(parameters, 1)) ** EXPONENT
-    return float(f"{card * size * (ADAPTER_FACTOR if adapter else 1.0):.2g}")
+    return float(f"{paper * size * factor:.2g}")
 
 
 def run_length(params: GradientParams, steps_per_epoch: int, parameters: int) -> int:
-    """Number of optimiser steps: ``max_steps``, else ``epochs``, else by the model's size."""
+    """Number of optimiser steps: ``max_steps``, else ``epochs``, else the card's number of epochs.
+
+    Below `FULL_SIZE` the last is at least `SMALL_MODEL_STEPS`.
+    """
     if params.max_steps is not None:
         return params.max_steps
     if params.epochs is not None:
         return params.epochs * steps_per_epoch
-    steps = DEFAULT_EPOCHS * steps_per_epoch
+    steps = int(describe(type(params))["epochs"]["paper"]) * steps_per_epoch
     return steps if parameters >= FULL_SIZE else max(steps, SMALL_MODEL_STEPS)
 
 

@@ -11,18 +11,21 @@ import platform
 import shutil
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import load_file
 from torch import nn
 
 from expunge.core.atomic import write_json
 from expunge.core.errors import ExpungeError, raise_all
 from expunge.core.events import note
 from expunge.core.paths import locked
+from expunge.core.registry import methods
 from expunge.engine.change import (
     FORMAT,
     MANIFEST,
@@ -32,10 +35,14 @@ from expunge.engine.change import (
     write_patch,
 )
 from expunge.engine.check import check_forget
+from expunge.engine.drivers import DRIVERS, Driven
 from expunge.engine.levels import StopLevel, stop_level
-from expunge.engine.measure import Level
+from expunge.engine.made import FOLDER as MADE
+from expunge.engine.measure import Level, collapsed
 from expunge.engine.plan import Plan
+from expunge.engine.precision import loading_dtype
 from expunge.engine.session import Session, Trained
+from expunge.engine.world import World, gathered, joined
 from expunge.lm.digest import folder_digest
 from expunge.lm.load import Loaded, load, quiet
 from expunge.lm.subject import Subject
@@ -100,10 +107,24 @@ def forget(
     raise_all(report.problems)
     plan = report.plan
     assert plan is not None  # noqa: S101
-    plan.out.mkdir(parents=True, exist_ok=True)
-    with locked(plan.out):
-        finished = _finished(plan)
-        return finished if finished is not None else _run(plan)
+    with joined() as world:
+        _refuse_other_plans(plan, world)
+        with locked(plan.out) if world.first else nullcontext():
+            finished = world.agreed(_finished(plan) if world.first else None)
+            return finished if finished is not None else _run(plan, world)
+
+
+def _refuse_other_plans(plan: Plan, world: World) -> None:
+    """Every process must have read the same thing; none writes before all have read."""
+    if world.agreed(plan.fingerprint) != plan.fingerprint:
+        raise ExpungeError(
+            "E-USE-006",
+            f"Process {world.rank} of {world.size} read another model, other rows or options "
+            "than the first one.",
+            "the same files and options for every process.",
+            "Put the model and the rows where all machines see them, and start again.",
+        )
+    world.wait()
 
 
 def _finished(plan: Plan) -> dict[str, Any] | None:
@@ -136,34 +157,43 @@ def _asked(plan: Plan) -> str | None:
         return None
 
 
-def _run(plan: Plan) -> dict[str, Any]:
+def _run(plan: Plan, world: World) -> dict[str, Any]:
     started = time.monotonic()
     run = plan.out / RUN
-    run.mkdir(exist_ok=True)
-    write_json(run / "run.json", {"fingerprint": plan.fingerprint})
-    loaded = load(plan.folder.path)
+    run.mkdir(parents=True, exist_ok=True)
+    if world.first:
+        write_json(run / "run.json", {"fingerprint": plan.fingerprint})
+    dtype = loading_dtype(plan.params, adapted=bool(plan.adapter))
+    loaded = load(plan.folder.path, dtype=dtype)
     subject = Subject(loaded.model, loaded.tokenizer, digest=loaded.digest)
+    session = Session(plan, subject, run, world)
     stop = _stop_level(plan, subject)
-    session = Session(plan, subject, run)
-    before = session.levels()
-    trained = session.train(stop)
-    result = _save(plan, loaded, trained, run / RESULT)
-    changed = _weights_changed(plan, trained, result)
-    after = session.levels()
+    before = session.before
+    driven = DRIVERS[methods.card(plan.method).kind](session, stop)
+    trained = driven.trained
+    result = _save(plan, loaded, trained, run / RESULT, world)
+    changed = _weights_changed(plan, trained, result) if world.first else 0
+    after = driven.session.levels()
     levels = {"before": before, "after": after}
-    summary = _summary(plan, trained, levels, changed, time.monotonic() - started)
+    seconds = time.monotonic() - started
+    summary: dict[str, Any] = world.agreed(_summary(plan, driven, levels, changed, seconds))
     _judge(plan, trained, after, summary)
-    manifest = {
-        **_manifest(plan, trained, stop),
-        "parent": {"path": str(plan.folder.path.resolve()), "digest": loaded.digest},
-        "result": {"digest": folder_digest(result)},
-        "summary": summary,
-    }
-    _publish(plan.out, result, manifest)
+    if world.first:
+        manifest = {
+            **_manifest(plan, driven, stop),
+            "processes": world.size,
+            "parent": {"path": str(plan.folder.path.resolve()), "digest": loaded.digest},
+            "result": {"digest": folder_digest(result)},
+            "summary": summary,
+        }
+        _publish(plan.out, result, manifest)
+    world.wait()
     return summary
 
 
 def _stop_level(plan: Plan, subject: Subject) -> StopLevel | None:
+    if plan.base is not None:  # nothing is pushed away, so nothing can be pushed too far
+        return None
     reference = None
     if plan.stop_at.kind == "reference" and plan.reference is not None:
         found = load(plan.reference)
@@ -181,22 +211,33 @@ def _stop_level(plan: Plan, subject: Subject) -> StopLevel | None:
     return level
 
 
-def _save(plan: Plan, loaded: Loaded, trained: Trained, result: Path) -> Path:
-    """Write the result in the original's precision, and round the model in memory alike."""
-    shutil.rmtree(result, ignore_errors=True)
+def _save(plan: Plan, loaded: Loaded, trained: Trained, result: Path, world: World) -> Path:
+    """Write the result in the original's precision, and round the model in memory alike.
+
+    Args:
+        plan: The request.
+        loaded: The original.
+        trained: What is saved.
+        result: Where to.
+        world: Of its processes the first one writes; the others only round.
+    """
     model: Any = trained.model
     compute = next(model.parameters()).dtype
     if plan.adapter:
         for config in model.peft_config.values():
             config.base_model_name_or_path = str(plan.folder.path.resolve())
             config.inference_mode = True
-    else:
+    rounds = not plan.adapter and not world.sharded
+    if rounds:
         _cast(model, loaded.stored_dtype)
-    with quiet():
-        model.save_pretrained(result)
-    if not plan.adapter:
+    weights = gathered(model, loaded.stored_dtype) if world.sharded else None
+    if world.first:
+        shutil.rmtree(result, ignore_errors=True)
+        with quiet():
+            model.save_pretrained(result, state_dict=weights)
+        copy_tokenizer(plan.folder.path, result)
+    if rounds:
         _cast(model, compute)
-    copy_tokenizer(plan.folder.path, result)
     return result
 
 
@@ -212,17 +253,18 @@ def _weights_changed(plan: Plan, trained: Trained, result: Path) -> int:
         return write_patch(plan.folder.path, result)
     if not plan.adapter:
         return int(folder_digest(result) != plan.folder.digest)
-    moved = (p for name, p in trained.model.named_parameters() if "lora_B" in name)
-    return sum(int(p.count_nonzero()) for p in moved)
+    weights = load_file(result / "adapter_model.safetensors")
+    return sum(int(w.count_nonzero()) for name, w in weights.items() if "lora_B" in name)
 
 
 def _summary(
     plan: Plan,
-    trained: Trained,
+    driven: Driven,
     levels: Mapping[str, tuple[Level, Level]],
     changed: int,
     seconds: float,
 ) -> dict[str, Any]:
+    trained = driven.trained
     before, after = levels["before"], levels["after"]
     drop = 1 - after[1].accuracy / before[1].accuracy if before[1].accuracy else math.nan
     return {
@@ -235,11 +277,36 @@ def _summary(
         "forget_nll": _number(after[0].nll),
         "retain_nll": _number(after[1].nll),
         "utility_drop": _number(drop),
+        "collapsed": _is_collapsed(driven.session, before[1], after[1]),
         "stopped_by": trained.stopped_by,
         "before": {"forget_nll": _number(before[0].nll), "retain_nll": _number(before[1].nll)},
         "retain_rows": plan.retain_origin,
         "lr": trained.lr,
+        **({"details": dict(driven.details)} if driven.details else {}),
+        **_caution(plan),
     }
+
+
+def _is_collapsed(session: Session, before: Level, after: Level) -> bool:
+    """Whether the rows to be kept went as well, said aloud: that is not forgetting."""
+    if not collapsed(before, after, session.vocabulary):
+        return False
+    note(
+        f"The model collapsed: on rows to be kept {after.accuracy:.1%} of the tokens are its first "
+        f"choice ({before.accuracy:.1%} before), at {after.nll:.2f} nats a token. Whatever it no "
+        "longer says was destroyed with the rest, not forgotten. Lower --set lr, add a retain "
+        "term, or give --utility-budget."
+    )
+    return True
+
+
+def _caution(plan: Plan) -> dict[str, str]:
+    """What the method's card warns of, said aloud and kept with the result."""
+    caution = methods.card(plan.method).extra.get("caution")
+    if caution is None:
+        return {}
+    note(caution)
+    return {"caution": caution}
 
 
 def _number(value: float) -> float | None:
@@ -286,29 +353,36 @@ def _why_nothing_changed(plan: Plan, trained: Trained) -> tuple[str, str, str]:
     )
 
 
-def _manifest(plan: Plan, trained: Trained, stop: StopLevel | None) -> dict[str, Any]:
+def _manifest(plan: Plan, driven: Driven, stop: StopLevel | None) -> dict[str, Any]:
+    trained = driven.trained
     versions = {name: version(name) for name in PACKAGES}
     return {
         "format": FORMAT,
         "kind": "adapter" if plan.adapter else "checkpoint",
         "method": plan.method,
         "params": asdict(plan.params),
-        "wrappers": list(plan.wrappers),
+        "wrappers": [wrapper.as_dict() for wrapper in plan.wrappers],
         "seed": plan.seed,
         "runtime": None,
         "data": plan.data,
         "retain_origin": plan.retain_origin,
         "resolved": {"lr": trained.lr, "steps": trained.planned},
+        "budgets": {"utility": plan.utility_budget, "minutes": plan.max_minutes},
         "stop": {"at": asdict(plan.stop_at), "level": asdict(stop) if stop else None},
         "fingerprint": plan.fingerprint,
         "versions": versions | {"python": platform.python_version()},
         "device": "cuda" if torch.cuda.is_available() else "cpu",
         "history": [asdict(measured) for measured in trained.history],
+        "record": dict(driven.record),
     }
 
 
 def _publish(out: Path, result: Path, manifest: Mapping[str, Any]) -> None:
     """Move the result out of the run's folder; the manifest last, then the run's folder goes."""
+    made = out / RUN / MADE
+    for file in sorted(made.iterdir()) if made.is_dir() else ():
+        (out / MADE).mkdir(exist_ok=True)
+        file.replace(out / MADE / file.name)
     for file in sorted(result.iterdir()):
         file.replace(out / file.name)
     write_json(out / MANIFEST, manifest)

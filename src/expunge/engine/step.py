@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy
 
+from expunge.engine.mean import Mean
 from expunge.engine.view import View
 
 
@@ -15,6 +16,7 @@ class Step:
         progress: Share of the run that is done, 0 to 1.
         rng: Random numbers of this step, a pure function of (seed, step).
         state: The method's own state over the run (saved with every checkpoint).
+        reported: Numbers that terms told of themselves, by name.
     """
 
     def __init__(
@@ -24,11 +26,24 @@ class Step:
         progress: float = 0.0,
         rng: numpy.random.Generator | None = None,
         state: dict[str, Any] | None = None,
+        reported: dict[str, Mean] | None = None,
     ) -> None:
         self._views = dict(views)
         self.progress = progress
         self.rng = rng if rng is not None else numpy.random.default_rng(0)
         self.state = state if state is not None else {}
+        self.reported = reported if reported is not None else {}
+
+    def report(self, name: str, mean: Mean) -> None:
+        """Tell a number beside the loss; it stands in the history of the run under ``name``.
+
+        Args:
+            name: How it is called.
+            mean: Pooled over micro-batches and processes like a term; no gradient is taken.
+        """
+        known = self.reported.get(name)
+        told = Mean(mean.num.detach(), mean.den.detach())
+        self.reported[name] = told if known is None else known + told
 
     def __getattr__(self, name: str) -> View:
         try:

@@ -2,13 +2,34 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from expunge.core.params import GradientParams
 from expunge.data.encode import Encoder
 from expunge.requests.rows import Row, Turn
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+    from expunge.engine.world import World
+
+
+@dataclass(frozen=True, slots=True)
+class Preface:
+    """Text in front of a row that is otherwise left as it is.
+
+    The very same tokens stay supervised, so predictions with and without it can be compared.
+
+    Attributes:
+        text: What stands in front.
+    """
+
+    text: str
+
+
+Ranges = Sequence[tuple[int, int]]
+"""Character ranges of a completion, first inclusive, last exclusive."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,14 +40,15 @@ class Paired:
     names them in ``Draw.rows[view]``.
 
     Attributes:
-        make: (row, which of its wordings, which candidate) -> what stands beside it.
+        make: (row, which of its wordings, which candidate) -> what stands beside it; a `Preface`
+            stands for the row itself after more context.
         count: Candidates of each row.
         beside: The role whose rows it follows.
         take: Different candidates taken at a time; the view then has as many rows for each.
         fixed: Whether a row gets the same candidates in every epoch.
     """
 
-    make: Callable[[Row, int, int], Turn]
+    make: Callable[[Row, int, int], Turn | Preface]
     count: int
     beside: str = "forget"
     take: int = 1
@@ -45,6 +67,14 @@ class Task:
         seed: All randomness of the run derives from it.
         state: A method's own state over the run; must be plain JSON values.
         paired: View name -> what a method put beside its rows (in ``prepare``).
+        params: The method's parameters, for what is wrapped around it.
+        weights: How much each forget row weighs in the gradient; None weighs each 1.
+        tokens: Forget row -> for each of its wordings the parts that are trained on; where one
+            is absent it is what the row itself says.
+        folder: Where `expunge.engine.made` keeps what a method wrote itself; None keeps nothing.
+        world: The processes that train together; None is this one alone.
+        record: What ``prepare`` wants told in the manifest; numbers and words also stand in the
+            summary.
     """
 
     model: "PreTrainedModel"
@@ -54,6 +84,12 @@ class Task:
     seed: int = 0
     state: dict[str, Any] = field(default_factory=dict)
     paired: dict[str, Paired] = field(default_factory=dict)
+    params: GradientParams = field(default_factory=GradientParams)
+    weights: Sequence[float] | None = None
+    tokens: Mapping[int, Sequence[Ranges]] = field(default_factory=dict)
+    folder: Path | None = None
+    world: "World | None" = None
+    record: dict[str, Any] = field(default_factory=dict)
 
     @property
     def forget(self) -> Sequence[Row]:

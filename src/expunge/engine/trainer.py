@@ -9,6 +9,7 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,9 +29,11 @@ from transformers import (
 from expunge.core.errors import ExpungeError
 from expunge.core.events import Progress
 from expunge.engine import checkpoints
-from expunge.engine.gradient import StepGradient
+from expunge.engine.gradient import TERMS, StepGradient
 from expunge.engine.masks import AppliedMask
+from expunge.engine.optimiser import MasterAdamW
 from expunge.engine.slots.stop import Measured
+from expunge.engine.world import sharding
 
 CHECKPOINT_SECONDS = 30.0
 CHECKPOINT_SHARE = 0.05
@@ -51,6 +54,24 @@ class UnlearningTrainer(Trainer):
         self.remove_callback(PrinterCallback)  # it prints to standard output
         self._gradient, self._mask = gradient, mask
         self.terms: dict[str, float] = {}
+
+    def create_accelerator_and_postprocess(self) -> None:
+        """Leave data-parallel wrappers out: `StepGradient` sums the gradients by itself.
+
+        The wrapper's buckets would hold a second copy of every gradient, and never be used.
+        """
+        super().create_accelerator_and_postprocess()
+        if not sharding():
+            unwrapped = partial(self.accelerator.prepare_model, evaluation_mode=True)
+            self.accelerator.prepare_model = unwrapped
+
+    def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
+        """The library's own; over masters, where the weights compute in bfloat16."""
+        is_new = self.optimizer is None
+        made: torch.optim.Optimizer = super().create_optimizer(model)
+        if is_new and self._mask.masters:
+            made = self.optimizer = MasterAdamW(made.param_groups, self._mask.masters)
+        return made
 
     def get_train_dataloader(self) -> "DataLoader[Any]":
         """A loader of step numbers; the rows of a step are a function of its number."""
@@ -75,11 +96,8 @@ class UnlearningTrainer(Trainer):
         unwrapped = self.accelerator.unwrap_model(model)
         self.terms = self._gradient(unwrapped, inputs["step"], self.accelerator.backward)
         self._mask.on_gradients()
-        params = self._gradient.method.params
-        loss = (
-            params.forget_weight * self.terms["forget"]
-            + params.retain_weight * self.terms["retain"]
-        )
+        weights = self._gradient.weights
+        loss = sum(weights[name] * self.terms[name] for name in weights)
         _refuse_divergence(self.terms, inputs["step"])
         return torch.tensor(loss * self.args.world_size, device=self.args.device)
 
@@ -128,13 +146,13 @@ class Conductor(TrainerCallback):
         if step % self.measure_every == 0 or last:
             self.history.append(self.measure(step, self._trainer.terms))
             self.stopped_by = self.is_enough(self.history)
-        if self.deadline is not None and time.monotonic() > self.deadline and not self.stopped_by:
+        late, overdue = self._clock()
+        if late and not self.stopped_by:
             self.stopped_by = "max-minutes"
         if self.stopped_by:
             control.should_training_stop = True
         self._epoch_ended(step)
         every = max(1, math.ceil(state.max_steps * CHECKPOINT_SHARE))
-        overdue = time.monotonic() - self._saved_at > CHECKPOINT_SECONDS
         control.should_save = step % every == 0 or overdue or last
         self.progress.advance(1, text=self._words())
 
@@ -142,12 +160,20 @@ class Conductor(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> None:
         """Seal the checkpoint once every process has written its part, then delete old ones."""
-        self._trainer.accelerator.wait_for_everyone()
+        self.gradient.world.wait()
         if state.is_world_process_zero:
             folder = self.run / f"checkpoint-{state.global_step}"
             checkpoints.seal(folder, self.gradient.task.state)
             checkpoints.prune(self.run)
         self._saved_at = time.monotonic()
+
+    def _clock(self) -> tuple[bool, bool]:
+        """Whether the time is over, and whether a checkpoint is due; one clock for all."""
+        now = time.monotonic()
+        late = self.deadline is not None and now > self.deadline
+        overdue = now - self._saved_at > CHECKPOINT_SECONDS
+        late, overdue = self.gradient.world.agreed([late, overdue])
+        return late, overdue
 
     def _epoch_ended(self, step: int) -> None:
         method, per_epoch = self.gradient.method, self.gradient.sampler.steps_per_epoch
@@ -157,7 +183,9 @@ class Conductor(TrainerCallback):
     def _words(self) -> str:
         if not self.history:
             return f"loss terms: forget {self._trainer.terms['forget']:.3g}"
-        return f"forget rows: {self.history[-1].forget_nll:.2f} nats a token"
+        terms = self._trainer.terms
+        told = [f", {name} {terms[name]:.3g}" for name in terms if name not in TERMS]
+        return f"forget rows: {self.history[-1].forget_nll:.2f} nats a token{''.join(told)}"
 
 
 def arguments(
@@ -169,6 +197,7 @@ def arguments(
     weight_decay: float,
     seed: int,
     use_cpu: bool,
+    schedule: str = "linear",
 ) -> TrainingArguments:
     """The Trainer's settings: everything it would decide by itself is switched off."""
     return TrainingArguments(
@@ -178,7 +207,7 @@ def arguments(
         learning_rate=lr,
         warmup_steps=warmup,
         weight_decay=weight_decay,
-        lr_scheduler_type="linear",
+        lr_scheduler_type="constant_with_warmup" if schedule == "constant" else schedule,
         max_grad_norm=1.0,
         seed=seed % 2**31,
         use_cpu=use_cpu,

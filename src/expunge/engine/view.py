@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 import torch
 from torch import Tensor
@@ -36,24 +36,50 @@ class Source(Protocol):
         ...
 
 
+class _Weighted(torch.autograd.Function):
+    """The values as they are; the gradient that flows back is multiplied by the weights."""
+
+    @staticmethod
+    def forward(ctx: Any, values: Tensor, weights: Tensor) -> Tensor:
+        ctx.weights = weights
+        return values.view_as(values)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        return gradient * ctx.weights.to(gradient.dtype), None
+
+
 class View:
     """One named part of a step under one source; every offer is computed once, when asked for.
 
     All offers are on supervised positions only, except `hidden` and `mask`.
+
+    Args:
+        inputs: The rows.
+        source: Under what.
+        anchor: Gives the source of `anchor`, when asked for.
+        weights: [B], what the gradient that flows into each row is multiplied by; values stay as
+            they are.
     """
 
     def __init__(
-        self, inputs: Inputs, source: Source, anchor: Callable[[], Source] | None = None
+        self,
+        inputs: Inputs,
+        source: Source,
+        anchor: Callable[[], Source] | None = None,
+        *,
+        weights: Tensor | None = None,
     ) -> None:
         self.inputs = inputs
         self._source = source
         self._anchor = anchor
+        self._weights = weights
         self._hidden: dict[int, Tensor] = {}
 
     @cached_property
     def logits(self) -> Tensor:
         """[N, V], at least float32."""
-        return self._source.logits(self.inputs)
+        return self._weighted(self._source.logits(self.inputs), self.inputs.batch_row)
 
     @cached_property
     def token_logp(self) -> Tensor:
@@ -96,7 +122,8 @@ class View:
         """
         missing = [layer for layer in layers if layer not in self._hidden]
         if missing:
-            self._hidden.update(self._source.hidden(self.inputs, missing))
+            made = self._source.hidden(self.inputs, missing)
+            self._hidden.update({layer: self._weighted(made[layer]) for layer in missing})
         return {layer: self._hidden[layer] for layer in layers}
 
     @property
@@ -143,11 +170,28 @@ class View:
         keep = real if scope == "all_nonpad" else torch.ones_like(real)
         shifted = self.inputs.input_ids.roll(-1, dims=1)
         inputs = replace(self.inputs, keep=keep, targets=shifted[keep])
-        return View(inputs, self._source, self._anchor)
+        return View(inputs, self._source, self._anchor, weights=self._weights)
+
+    def on(self, other: "View") -> "View":
+        """What this view's source says of another view's rows: ``step.forget.anchor.on(other)``."""
+        return View(other.inputs, self._source)
 
     def under(self, source: Source) -> "View":
         """The same rows under another source."""
-        return View(self.inputs, source)
+        return View(self.inputs, source, weights=self._weights)
+
+    def _weighted(self, values: Tensor, rows: Tensor | None = None) -> Tensor:
+        """``values`` with the gradient of each row multiplied by its weight.
+
+        Args:
+            values: First dimension: rows of the batch.
+            rows: Which row of the batch each entry belongs to; None: entries are the rows.
+        """
+        if self._weights is None:
+            return values
+        weights = self._weights if rows is None else self._weights[rows]
+        shaped = weights.reshape(-1, *[1] * (values.dim() - 1))
+        return _Weighted.apply(values, shaped)  # type: ignore[no-any-return,no-untyped-call]
 
     def _under_anchor(self, inputs: Inputs) -> "View":
         if self._anchor is None:

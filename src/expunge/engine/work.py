@@ -6,16 +6,19 @@ every twentieth of the run. `expunge.engine.estimate` puts prices on them.
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from math import ceil
 
 import numpy as np
 
+from expunge.core.params import GradientParams
 from expunge.core.registry import methods
 from expunge.data.encode import Encoded
-from expunge.engine.estimate import Pass, Work, adapter_weights, size_of
+from expunge.engine.estimate import VALUE, Pass, Size, Work, adapter_weights, size_of
 from expunge.engine.measure import ITEMS
 from expunge.engine.method import GradientMethod
 from expunge.engine.plan import Plan
+from expunge.engine.wrappers import modules_of
 
 MEASUREMENTS = 40
 """As in `expunge.engine.session`, which would load every library here; a test compares them."""
@@ -28,6 +31,15 @@ BATCH = 32
 
 LEVELS = 3
 """Times both levels are taken besides those on the way: at the start, before training, after."""
+
+HALF = 2
+"""Bytes of a bfloat16 value."""
+
+GROUP = 64
+"""Weights that share a scale of VALUE bytes, as in `expunge.lm.int4`."""
+
+ROOM = 1 << 30
+"""As in `expunge.engine.anchors`, likewise; a test compares them."""
 
 JOINED = 1.15
 """Views whose padded lengths differ by no more than this share one forward pass."""
@@ -45,61 +57,163 @@ def work_of(plan: Plan, encoded: Mapping[str, Sequence[Encoded]], steps: int) ->
     size = size_of(folder.parameters, folder.config, folder.tensors)
     forget = encoded.get("forget", ())
     kept = [*encoded.get("retain", ()), *encoded.get("neighbour", ())]
-    training, live = _step(plan, forget, kept)
+    method = GradientMethod.assemble(methods.load(plan.method), params, modules_of(plan.wrappers))
+    views = _views(method, len(plan.rows["forget"]), forget, kept)
+    training = _step(views, params)
+    adapter = adapter_weights(params.lora_r, size.blocks, size.width)
+    trained = adapter if plan.adapter else folder.parameters
+    rows = {"forget": forget, "retain": kept}
+    anchor = _Anchor(method, views, rows, steps, size, trained, bool(plan.adapter))
     scored = [
         _over(forget[:ITEMS], _measurements(steps) + LEVELS),
         _over(_own_wordings(kept)[:ITEMS], LEVELS),
-        _over(forget, 2),  # the anchor's cache, and the rows of the stop level
+        _over(forget, 1),  # the rows of the stop level
+        *anchor.passes(),
     ]
-    if live is not None:
-        scored.append(Pass(steps, live.tokens, live.supervised))
-    adapter = adapter_weights(params.lora_r, size.blocks, size.width)
     every = max(1, ceil(steps * CHECKPOINT_SHARE))
     return Work(
         size=size,
-        trained=adapter if plan.adapter else folder.parameters,
+        trained=trained,
         steps=Pass(steps, training.tokens, training.supervised, training.calls),
         parts=params.accumulation,
         scored=scored,
         checkpoints=ceil(steps / every),
         stored=folder.bytes,
-        copies=int(live is not None and not plan.adapter),
+        still=anchor.held(),
         adapter=bool(plan.adapter),
+        recomputed=params.checkpointing,
+        weight_bytes=_weight_bytes(params),
     )
 
 
-def _step(
-    plan: Plan, forget: Sequence[Encoded], kept: Sequence[Encoded]
-) -> tuple[Pass, Pass | None]:
-    """One step: what is trained on, and what is asked of a live anchor."""
-    params = plan.params
-    method = GradientMethod.assemble(methods.load(plan.method), params)
+def _weight_bytes(params: GradientParams) -> float:
+    """Bytes of a weight of the blocks: float32, that and a bfloat16 copy, or a code and a scale."""
+    if params.base_bits is not None:
+        return params.base_bits / 8 + VALUE / GROUP
+    return VALUE + HALF if params.precision == "bf16-masters" else VALUE
+
+
+def _views(
+    method: GradientMethod, known: int, forget: Sequence[Encoded], kept: Sequence[Encoded]
+) -> dict[str, Pass]:
+    """What is trained on in one step, view by view; there are ``known`` rows to forget."""
+    params = method.params
     rows = params.batch_size * params.accumulation
-    drawn = min(rows, len(plan.rows["forget"]))
-    views = [
-        _drawn(kept, rows) if view in ("retain", "neighbour") else _drawn(forget, drawn)
+    views = {
+        view: _drawn(kept, rows)
+        if view in ("retain", "neighbour")
+        else _drawn(forget, min(rows, known))
         for view in method.views
-    ]
-    lengths = [view.tokens / view.times for view in views if view.times]
-    together = max(lengths, default=1) <= JOINED * min(lengths, default=1)
-    calls = 1 if together else len(lengths)
-    live = None
-    if {"anchor-logits", "anchor-hidden"} & method.needs:
-        again = _drawn(kept, rows)
-        answers = params.retain_term == "kl" and params.kl_scope == "answer"
-        logits = again.supervised if answers else again.tokens * (params.retain_term == "kl")
-        live = Pass(1, again.tokens, logits)
-        if not answers:  # other positions than the answers' take a forward pass of their own
-            views.append(live)
-            calls += 1
-    return (
-        Pass(
-            tokens=sum(view.tokens for view in views),
-            supervised=sum(view.supervised for view in views),
-            calls=calls * params.accumulation,
-        ),
-        live,
+    }
+    if _is_wide(params) and "retain" in views:
+        views["retain"] = replace(views["retain"], supervised=views["retain"].tokens)
+    return views
+
+
+def _step(views: Mapping[str, Pass], params: GradientParams) -> Pass:
+    """One step: its views joined where they are alike and looked at in the same places."""
+    apart = {"retain"} if _is_wide(params) or params.retain_term == "mse" else set()
+    lengths = [v.tokens / v.times for name, v in views.items() if v.times and name not in apart]
+    is_joined = max(lengths, default=1) <= JOINED * min(lengths, default=1)
+    calls = min(1, len(lengths)) if is_joined else len(lengths)
+    return Pass(
+        tokens=sum(view.tokens for view in views.values()),
+        supervised=sum(view.supervised for view in views.values()),
+        calls=(calls + len(apart & views.keys())) * params.accumulation,
     )
+
+
+def _is_wide(params: GradientParams) -> bool:
+    """Whether the retain term compares distributions beyond the answers."""
+    return params.retain_term == "kl" and params.kl_scope != "answer"
+
+
+@dataclass(frozen=True, slots=True)
+class _Anchor:
+    """What comparing with the frozen anchor takes, see `expunge.engine.anchors`."""
+
+    method: GradientMethod
+    views: Mapping[str, Pass]
+    items: Mapping[str, Sequence[Encoded]]
+    steps: int
+    size: Size
+    trained: int
+    adapted: bool
+
+    def passes(self) -> list[Pass]:
+        """Filling the cache; after that, what every step asks of a live anchor."""
+        made = []
+        if "anchor" in self.method.needs:
+            made.append(_over(self.items["forget"], 1))
+            made += [replace(self.views[view], times=self.steps) for view in self._invented()]
+        if self._is_live():
+            return [*made, *(replace(one, times=self.steps) for one in self._compared())]
+        if "anchor-hidden" in self.method.needs:
+            made += [replace(_over(self._drawn(side), 1), supervised=0.0) for side in self._sides()]
+        if "anchor-logits" in self.method.needs:
+            side = self._side()
+            made.append(_over(self._drawn(side), 1))
+            made.append(replace(self.views[side], times=self.steps, tokens=0.0))
+        return made
+
+    def held(self) -> int:
+        """Values kept in memory beside the model: the weights put back, or what is remembered."""
+        if self._is_live():
+            return 0 if self.adapted else self.trained
+        has_head = "anchor-logits" in self.method.needs and not self.adapted
+        head = self.size.vocabulary * self.size.width if has_head else 0
+        return head + self._remembered()
+
+    def _is_live(self) -> bool:
+        params = self.method.params
+        padded = params.retain_term == "kl" and params.kl_scope == "legacy_all"
+        return padded or self._remembered() * VALUE > max(ROOM, self.trained * VALUE)
+
+    def _remembered(self) -> int:
+        """Values of the hidden states that distributions are made of, and of block outputs."""
+        places = 0.0
+        if "anchor-logits" in self.method.needs:
+            compared = self.views[self._side()]
+            share = compared.supervised / compared.tokens if compared.tokens else 0.0
+            places += share * self._tokens(self._side())
+        if "anchor-hidden" in self.method.needs:
+            places += sum(self._blocks(side) * self._tokens(side) for side in self._sides())
+        return int(places * self.size.width)
+
+    def _side(self) -> str:
+        """The role whose distributions are compared."""
+        return "retain" if "retain" in self.views and self._term() == "kl" else "forget"
+
+    def _sides(self) -> list[str]:
+        """The roles whose block outputs may be compared; which of them are, only the terms know."""
+        return [side for side in ("forget", "retain") if side in self.views]
+
+    def _blocks(self, side: str) -> int:
+        """Blocks compared: one, but all and what enters the first where the term is their norm."""
+        return self.size.blocks + 1 if side == "retain" and self._term() == "norm" else 1
+
+    def _term(self) -> str:
+        return self.method.params.retain_term
+
+    def _compared(self) -> list[Pass]:
+        """What a step asks of a live anchor; hidden states need no vocabulary."""
+        hidden = self._sides() if "anchor-hidden" in self.method.needs else []
+        logits = [self._side()] if "anchor-logits" in self.method.needs else []
+        return [
+            *(replace(self.views[side], supervised=0.0) for side in hidden),
+            *(self.views[side] for side in logits),
+        ]
+
+    def _tokens(self, side: str) -> int:
+        return sum(len(item.ids) for item in self._drawn(side))
+
+    def _drawn(self, side: str) -> Sequence[Encoded]:
+        """The rows of a role that a run gets round to."""
+        return self.items[side][: int(self.steps * self.views[side].times)]
+
+    def _invented(self) -> list[str]:
+        """Views whose rows are drawn anew in every epoch."""
+        return sorted(self.views.keys() - {"forget", "retain", "neighbour"})
 
 
 def _drawn(items: Sequence[Encoded], rows: int) -> Pass:

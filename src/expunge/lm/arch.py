@@ -95,7 +95,6 @@ class Slots:
 
     Attributes:
         blocks: The decoder blocks, bottom first.
-        prefix: Dotted name of ``blocks`` inside the model (inside the base model, for adapters).
 
     Raises:
         ExpungeError: ``E-MODEL-007`` when there is no list of decoder blocks.
@@ -104,14 +103,19 @@ class Slots:
     def __init__(self, model: "nn.Module") -> None:
         self.model: nn.Module = base_of(model)
         decoder = self._decoder()
-        self.blocks, inner = self._blocks(decoder)
-        names = {id(module): name for name, module in self.model.named_modules()}
-        self.prefix = f"{names[id(decoder)]}.{inner}".lstrip(".")
+        self.blocks, self._inner = self._blocks(decoder)
         self._top = decoder
 
     def __len__(self) -> int:
         """Number of blocks."""
         return len(self.blocks)
+
+    @cached_property
+    def prefix(self) -> str:
+        """Dotted name of ``blocks`` inside the model (inside the base model, for adapters)."""
+        modules = self.model.named_modules()
+        place = next(name for name, module in modules if module is self._top)
+        return f"{place}.{self._inner}".lstrip(".")
 
     def index(self, layer: int) -> int:
         """The block number from the bottom; negative numbers count from the top.

@@ -4,13 +4,18 @@ Sampling settings of a model folder, the global random state and the order of th
 part in it.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import GenerationConfig, PreTrainedTokenizerBase
+from transformers import (
+    GenerationConfig,
+    LogitsProcessor,
+    LogitsProcessorList,
+    PreTrainedTokenizerBase,
+)
 
 from expunge.core.errors import ExpungeError
 from expunge.core.rng import derive
@@ -65,6 +70,61 @@ def generate(
     return written
 
 
+def generate_together(
+    model: nn.Module,
+    tokenizer: PreTrainedTokenizerBase,
+    texts: Sequence[Sequence[Ids]],
+    guide: Callable[[Tensor], Tensor],
+    *,
+    new_tokens: int,
+    seed: int = 0,
+    batch_size: int = 32,
+) -> list[Ids]:
+    """Continue several prompts by one and the same continuation.
+
+    Args:
+        model: A causal language model.
+        tokenizer: Its tokenizer, for the ids that pad and that end an answer.
+        texts: For each text its C prompts, as token ids.
+        guide: [C, B, V], log-probabilities after each of the prompts -> [B, V], logits of the
+            distribution that the next token is drawn from.
+        new_tokens: Most tokens to add.
+        seed: Decides the draws, together with the batch they are made in.
+        batch_size: Rows of one forward pass.
+
+    Returns:
+        For each text its continuation, without the ending token.
+
+    Raises:
+        ExpungeError: ``E-DATA-011`` when a prompt leaves no room for the continuation.
+    """
+    _check_room([prompt for text in texts for prompt in text], new_tokens, positions_of(model))
+    stops = stop_ids(model, tokenizer)
+    settings = _settings(new_tokens, 1, 0.0, padding_id(tokenizer), stops)
+    written: list[Ids] = [[] for _ in texts]
+    count = max((len(text) for text in texts), default=1)
+    lengths = [max(len(prompt) for prompt in text) for text in texts]
+    for number, batch in enumerate(by_length(lengths, max(1, batch_size // count))):
+        prompts = [texts[i][place] for place in range(count) for i in batch]
+        one = _OneDraw(count, guide)
+        rows = _run(model, prompts, settings, derive(seed, "together", number), [one])
+        for i, row in zip(batch, rows, strict=False):  # the other prompts were continued alike
+            written[i] = _cut(row, stops)
+    return written
+
+
+class _OneDraw(LogitsProcessor):
+    """Draws one next token for all prompts of a text, and leaves no other possible."""
+
+    def __init__(self, count: int, guide: Callable[[Tensor], Tensor]) -> None:
+        self._count, self._guide = count, guide
+
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        logp = scores.float().log_softmax(-1).view(self._count, -1, scores.shape[-1])
+        drawn = torch.multinomial(self._guide(logp).softmax(-1), 1).repeat(self._count, 1)
+        return torch.full_like(scores, -torch.inf).scatter_(1, drawn, 0.0)
+
+
 def stop_ids(model: nn.Module, tokenizer: PreTrainedTokenizerBase) -> list[int]:
     """Ids that end an answer: the tokenizer's, and those the model folder adds for turns."""
     config = getattr(base_of(model), "generation_config", None)
@@ -90,7 +150,11 @@ def _settings(
 
 
 def _run(
-    model: nn.Module, prompts: Sequence[Ids], settings: GenerationConfig, seed: int
+    model: nn.Module,
+    prompts: Sequence[Ids],
+    settings: GenerationConfig,
+    seed: int,
+    processors: Sequence[LogitsProcessor] = (),
 ) -> list[Ids]:
     writer: Any = base_of(model)
     device = next(writer.parameters()).device
@@ -100,6 +164,7 @@ def _run(
             input_ids=input_ids.to(device),
             attention_mask=mask.to(device),
             generation_config=settings,
+            logits_processor=LogitsProcessorList(processors),
         )
     written: list[Ids] = rows[:, input_ids.shape[1] :].tolist()
     return written

@@ -71,18 +71,25 @@ def packed_logp(model: nn.Module, batch: Rows, *, with_logits: bool = False) -> 
 
 
 def masked_logits(
-    model: nn.Module, input_ids: Tensor, attention_mask: Tensor, keep: Tensor
+    model: nn.Module,
+    input_ids: Tensor,
+    attention_mask: Tensor,
+    keep: Tensor,
+    positions: Tensor | None = None,
 ) -> Tensor:
     """Logits at some positions of a padded batch.
 
     Right padding needs no attention mask, because nothing a causal model predicts from looks to
-    the right; leaving it out takes the fast attention path. Left padding needs mask and positions.
+    the right; leaving it out takes the fast attention path. Left padding needs mask and positions,
+    and what is said *at* padding (``kl_scope=legacy_all``) needs the mask as well.
 
     Args:
         model: A causal language model.
         input_ids: [B, T].
         attention_mask: [B, T], from true lengths.
         keep: [B, T] bool, N of them true.
+        positions: [B, T], where several rows stand end to end in a line without padding: place of
+            each token in its own row.
 
     Returns:
         [N, V] in at least float32, in row-major order of ``keep``.
@@ -91,11 +98,20 @@ def masked_logits(
     if not bool(attention_mask[:, 0].all()):
         inputs["attention_mask"] = attention_mask
         inputs["position_ids"] = (attention_mask.cumsum(1) - 1).clamp(min=0)
+    elif bool((keep & ~attention_mask.bool()).any()):
+        inputs["attention_mask"] = attention_mask
+    if positions is not None:
+        inputs["position_ids"] = positions
     if _takes_mask(model):
         logits: Tensor = model(**inputs, use_cache=False, logits_to_keep=keep).logits
     else:
         logits = model(**inputs).logits[keep]
-    return logits if logits.dtype == torch.float64 else logits.float()
+    return at_least_float32(logits)
+
+
+def at_least_float32(values: Tensor) -> Tensor:
+    """``values`` in float32, or as they are where that is float64."""
+    return values if values.dtype == torch.float64 else values.float()
 
 
 def _takes_mask(model: nn.Module) -> bool:

@@ -9,14 +9,18 @@ Reference: Knowledge Unlearning for Mitigating Privacy Risks in Language Models,
 baseline in TOFU: A Task of Fictitious Unlearning for LLMs, 2024.
 
 Departs from the paper:
-    The loss is unbounded below, so a run always has a stop: by default the level that rows the
-    model never saw have; with ``--stop-at none`` the number of steps.
+    The loss is unbounded below, so a run always has a stop: the level that rows the model never
+    saw have (``--stop-at``), and at the latest where the forget answers are no likelier than a
+    guess among all tokens (``max_forget_nll``). With both off, the number of steps is all there is.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from expunge.core.params import GradientParams, param
 from expunge.engine.mean import Mean
+from expunge.engine.slots.stop import Measured
 from expunge.engine.step import Step
 
 CARD = {
@@ -42,8 +46,21 @@ class Params(GradientParams):
         paper="none",
         choices=("none", "nll", "kl", "mse"),
     )
+    max_forget_nll: float | Literal["auto"] | None = param(
+        "auto",
+        help="the run ends where the forget rows cost this many nats a token; auto is ln V",
+        paper="auto",
+        low=0.0,
+    )
 
 
 def forget(step: Step, params: Params) -> Mean:
     """The negated token-mean negative log-likelihood of the forget answers, nats."""
     return -step.forget.nll
+
+
+def stop(history: Sequence[Measured], params: Params) -> bool:
+    """Whether the forget answers are as unlikely as was asked for, or as a guess."""
+    now, limit = history[-1], params.max_forget_nll
+    reached = now.guessing if limit == "auto" else limit
+    return reached is not None and now.forget_nll >= reached

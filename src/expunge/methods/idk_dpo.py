@@ -29,8 +29,8 @@ CARD = {
     "paper": "TOFU: A Task of Fictitious Unlearning for LLMs (2024)",
     "needs": ["forget", "retain", "refusal", "anchor"],
     "access": "weights",
-    "cost": "1 forward and backward over forget, refusal and retain rows and 1 forward of the "
-    "anchor over refusals per step; a second copy of the weights unless an adapter is trained",
+    "cost": "1 forward and backward over forget, refusal and retain rows per step; the anchor is "
+    "cached",
     "maturity": "paper",
     "version": 1,
 }

@@ -25,8 +25,8 @@ CARD = {
     "paper": "TOFU: A Task of Fictitious Unlearning for LLMs (2024)",
     "needs": ["forget", "retain"],
     "access": "weights",
-    "cost": "1 forward and backward over forget and retain rows and 1 forward of the anchor per "
-    "step; a second copy of the weights unless an adapter is trained",
+    "cost": "1 forward and backward over forget and retain rows per step; the anchor's hidden "
+    "states are cached, its vocabulary projection is a copy unless an adapter is trained",
     "maturity": "beta",
     "version": 1,
 }

@@ -1,23 +1,33 @@
 """Negative preference optimisation: push forget answers below the frozen anchor.
 
 Objective:
-    L = -gamma * (2 / beta) * mean_i log sigmoid( -beta * (logp_i - logp0_i) ) + alpha * RETAIN
+    L = gamma * mean_i f( logp_i - logp0_i ) + alpha * RETAIN
+    f(r) = -(2 / beta) * log sigmoid( -beta * r )
 
     logp_i sums over the answer tokens of row i; logp0_i is the same under the anchor, the model as
-    it was at the start of this request. The weight of a row, 2 sigmoid(beta * (logp_i - logp0_i)),
-    is 1 at the start and fades as its answer becomes unlikely, so the ascent damps itself;
-    beta -> 0 recovers gradient ascent on row sums.
+    it was at the start of this request. The weight of a row, 2 sigmoid(beta r), is 1 at the start
+    and fades as its answer becomes unlikely, so the ascent damps itself; beta -> 0 recovers
+    gradient ascent on row sums.
+
+    form=token:           L_F = tokenmean_F( f(r_t) ),   r_t = logp_t - logp0_t
+    form=weighted-token:  L_F = tokenmean_F( sg(p_t ** power) * f(r_t) )
+
+    The weighted form also damps tokens that the model itself holds unlikely, known or not.
 
 Reference: Negative Preference Optimization: From Catastrophic Collapse to Effective Unlearning,
-2024.
+2024; the token forms as in Rethinking LLM Unlearning Objectives: A Gradient Perspective and Go
+Beyond, 2025.
 
 Departs from the paper:
     The run stops at the level of rows the model never saw (``--stop-at``), where the paper runs a
-    fixed number of epochs.
+    fixed number of epochs. The code of the token forms writes them as weights on the negative
+    log-likelihood; ours have that gradient (without its 1e-5 under the fraction) and are losses.
 """
 
 from dataclasses import dataclass
+from typing import Literal
 
+from torch import Tensor
 from torch.nn.functional import logsigmoid
 
 from expunge.core.params import GradientParams, param
@@ -40,14 +50,37 @@ CARD = {
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Params(GradientParams):
-    """The shared parameters and the sharpness of the preference."""
+    """The shared parameters, the sharpness of the preference, and what it is formed on."""
 
     beta: float = param(
-        0.1, help="sharpness; towards 0 it becomes gradient ascent", paper=0.1, low=1e-6, high=100.0
+        0.1,
+        help="sharpness; towards 0 it becomes gradient ascent; the token forms were run with 4",
+        paper=0.1,
+        low=1e-6,
+        high=100.0,
+    )
+    form: Literal["sequence", "token", "weighted-token"] = param(
+        "sequence",
+        help="whether answers or single tokens are compared with the anchor",
+        paper="sequence",
+        choices=("sequence", "token", "weighted-token"),
+    )
+    power: float = param(
+        1.5, help="form weighted-token: exponent of the token's probability", paper=1.5, low=0.0
     )
 
 
 def forget(step: Step, params: Params) -> Mean:
-    """Mean over forget rows of the negated log-odds of staying below the anchor, nats / beta."""
-    ratio = step.forget.logp - step.forget.anchor.logp
-    return mean_of(-2 / params.beta * logsigmoid(-params.beta * ratio))
+    """Mean over forget rows, or tokens, of the negated log-odds of staying below the anchor."""
+    view = step.forget
+    if params.form == "sequence":
+        return mean_of(_preference(view.logp - view.anchor.logp, params.beta))
+    loss = _preference(view.token_logp - view.anchor.token_logp, params.beta)
+    if params.form == "token":
+        return mean_of(loss)
+    return mean_of((params.power * view.token_logp).exp().detach() * loss)
+
+
+def _preference(ratio: Tensor, beta: float) -> Tensor:
+    """``-(2 / beta) log sigmoid(-beta ratio)``, nats / beta."""
+    return -2 / beta * logsigmoid(-beta * ratio)

@@ -5,6 +5,7 @@ Objective:
     q_t = softmax( z0_t - beta * onehot(y_t) ),   z0 the anchor's logits
 
     The teacher does not move, so the loss has a fixed floor, the entropy of q, and no divergence.
+    What is left above the floor, CE(q, p) - H(q), is reported as ``forget_excess``.
 
 Reference: UNDIAL: Self-Distillation with Adjusted Logits for Robust Unlearning in Large Language
 Models, 2024.
@@ -31,10 +32,11 @@ CARD = {
     "Language Models (2024)",
     "needs": ["forget", "anchor-logits"],
     "access": "weights",
-    "cost": "1 forward and backward over forget rows and 1 forward of the anchor per step; a "
-    "second copy of the weights unless an adapter is trained",
+    "cost": "1 forward and backward over forget rows per step; the anchor's hidden states are "
+    "cached, its vocabulary projection is a copy unless an adapter is trained",
     "maturity": "paper",
     "version": 1,
+    "trains": "adapter",
 }
 
 
@@ -57,5 +59,9 @@ def forget(step: Step, params: Params) -> Mean:
     """Token-mean cross-entropy to the adjusted teacher, nats."""
     view = step.forget
     target = one_hot(view.labels, view.logits.shape[-1])
-    teacher = (view.anchor.logits - params.beta * target).softmax(-1)
-    return mean_of(-(teacher * log_softmax(view.logits, -1)).sum(-1))
+    log_teacher = log_softmax(view.anchor.logits - params.beta * target, -1)
+    teacher = log_teacher.exp()
+    cross_entropy = -(teacher * log_softmax(view.logits, -1)).sum(-1)
+    floor = -(teacher * log_teacher).sum(-1)
+    step.report("forget_excess", mean_of(cross_entropy.detach() - floor))
+    return mean_of(cross_entropy)

@@ -9,7 +9,6 @@ from torch import Tensor
 
 from expunge.core.registry import methods
 from expunge.engine.forward import Inputs
-from expunge.engine.gradient import TERMS
 from expunge.engine.method import GradientMethod
 from expunge.engine.sources import Frozen, Live
 from expunge.engine.step import Step
@@ -36,6 +35,8 @@ def objective(
     model: Callable[..., Any],
     views: Mapping[str, Mapping[str, Tensor]],
     anchor: Callable[..., Any] | None = None,
+    *,
+    state: dict[str, Any] | None = None,
     **params: Any,
 ) -> Objective:
     """Evaluate a gradient method once and leave the gradient on the model.
@@ -46,6 +47,7 @@ def objective(
         views: View name -> ``input_ids``, ``attention_mask``, ``labels`` ([B, T], -100 where not
             supervised). A retain term without a ``retain`` view is left out.
         anchor: The frozen model, for methods that compare with one.
+        state: The method's state over a run, as its `prepare` leaves it; None is an empty one.
         **params: Parameters of the method.
 
     Raises:
@@ -55,13 +57,13 @@ def objective(
     frozen = None if anchor is None else (lambda: Frozen(anchor))
     source = Live(model)
     made = {name: View(_inputs(tensors), source, frozen) for name, tensors in views.items()}
-    step = Step(made)
-    weights = {"forget": method.params.forget_weight, "retain": method.params.retain_weight}
+    step = Step(made, state=state)
+    weights = method.weights
     terms: dict[str, Tensor] = {}
-    for name in TERMS:
+    for name, term in method.terms.items():
         if name == "retain" and "retain" not in made:
             continue
-        mean = getattr(method, name)(step, method.params)
+        mean = term(step, method.params)
         if mean is not None:
             terms[name] = mean.value
     loss = torch.stack([weights[name] * value for name, value in terms.items()]).sum()

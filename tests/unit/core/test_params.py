@@ -139,6 +139,7 @@ def test_the_shared_names_are_those_of_the_architecture() -> None:
         "batch_size",
         "accumulation",
         "warmup",
+        "schedule",
         "weight_decay",
         "mse_layer",
         "precision",

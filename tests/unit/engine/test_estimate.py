@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from expunge.core.errors import ExpungeError
+from expunge.engine import anchors, room, session, trainer, work
 from expunge.engine import estimate as prices
-from expunge.engine import room, session, trainer, work
 from expunge.engine.check import Report, check_forget
 from expunge.engine.estimate import (
     Machine,
@@ -20,6 +20,7 @@ from expunge.engine.estimate import (
     size_of,
 )
 from expunge.engine.room import available_memory, too_large
+from expunge.lm import int4
 from expunge.testing.methods import stage, world
 
 MACHINE = Machine(speed=5e10, slowness=1.0)
@@ -77,7 +78,42 @@ def test_memory_in_closed_form_where_the_step_is_largest() -> None:
     weights = 4 * SIZE.parameters
     assert needs(WORK)[1] == prices.BASE_BYTES + 4 * (weights + held)
     assert needs(replace(WORK, parts=4))[1] == prices.BASE_BYTES + 4 * (weights + held // 4)
-    assert needs(replace(WORK, copies=1))[1] == needs(WORK)[1] + 4 * SIZE.parameters
+    assert needs(replace(WORK, still=1000))[1] == needs(WORK)[1] + 4 * 1000
+
+
+def test_computing_activations_again_holds_one_block_and_takes_a_pass_more() -> None:
+    again = replace(WORK, recomputed=True)
+    held = (24 * 10 / 24 + 2 * 24) * 512 * 800
+    assert again.held == pytest.approx(held)
+    assert needs(again)[1] < needs(WORK)[1]
+    assert needs(again)[0] > needs(WORK)[0]
+
+
+def test_masters_and_four_bits_change_what_a_weight_takes() -> None:
+    masters = replace(WORK, weight_bytes=6.0)
+    assert needs(masters)[1] == needs(WORK)[1] + 2 * SIZE.inside
+    rounded = replace(WORK, adapter=True, trained=1000, weight_bytes=0.5625)
+    plain = replace(rounded, weight_bytes=4)
+    assert needs(plain)[1] - needs(rounded)[1] == pytest.approx(3.4375 * SIZE.inside, abs=1)
+    small = replace(rounded, steps=Pass(1, 1, 1), scored=())
+    assert needs(small)[1] >= prices.BASE_BYTES + 4 * SIZE.parameters  # it is loaded first
+
+
+def test_what_a_weight_takes_follows_the_precision_asked_for(
+    original: Path, tmp_path: Path
+) -> None:
+    def bytes_of(adapter: str | None = None, **params: object) -> float:
+        rows = world()
+        plan = check_forget(
+            original, rows.forget, rows.retain, adapter=adapter, params=params, out=tmp_path / "out"
+        ).plan
+        assert plan is not None
+        return work.work_of(plan, {}, 1).weight_bytes
+
+    assert bytes_of() == bytes_of(precision="bf16") == 4
+    assert bytes_of(precision="bf16-masters") == 6
+    assert bytes_of("lora", base_bits=4) == 0.5625
+    assert int4.GROUP == work.GROUP
 
 
 def test_memory_where_a_measurement_or_the_way_back_is_largest() -> None:
@@ -149,6 +185,7 @@ def test_nested_and_older_names_of_the_shape_are_read() -> None:
 def test_counts_shared_with_rooms_too_heavy_to_import_are_theirs() -> None:
     assert work.MEASUREMENTS == session.MEASUREMENTS
     assert work.CHECKPOINT_SHARE == trainer.CHECKPOINT_SHARE
+    assert work.ROOM == anchors.ROOM
 
 
 def test_check_counts_steps_rows_and_batches(original: Path, tmp_path: Path) -> None:
@@ -163,13 +200,39 @@ def test_check_counts_steps_rows_and_batches(original: Path, tmp_path: Path) -> 
     assert base.checkpoints == 17  # every third of 50, and the last
     assert base.scored[0].times == 50 + work.LEVELS
     assert seen(batch_size=8).steps.tokens == pytest.approx(2 * base.steps.tokens, rel=0.2)
-    assert base.copies == 0
-    live = seen(batch_size=4, retain_term="kl")
-    assert live.copies == 1
-    assert live.steps.tokens == pytest.approx(1.5 * base.steps.tokens)
-    assert live.scored[-1].supervised == live.scored[-1].tokens
+    assert base.still == 0
+    wide = seen(batch_size=4, retain_term="kl")
+    assert wide.steps.tokens == pytest.approx(base.steps.tokens)
+    assert wide.scored[-1].supervised > 0 == wide.scored[-1].tokens  # the projection alone
+    head = wide.size.vocabulary * wide.size.width
+    assert 0 < wide.still - head < wide.trained - head
+    live = seen(batch_size=4, retain_term="kl", kl_scope="legacy_all")
+    assert live.still == live.trained
+    assert live.scored[-1].supervised == live.scored[-1].tokens > 0
+    blocks = seen(batch_size=4, retain_term="mse")
+    rows = blocks.scored[-2:]  # forget and retain rows, once each
+    assert [(one.times, one.supervised) for one in rows] == [(1, 0), (1, 0)]
+    assert blocks.still == sum(one.tokens for one in rows) * blocks.size.width > 0
     parts = seen(batch_size=1, accumulation=4)
     assert (parts.steps.tokens, parts.parts) == (base.steps.tokens, 4)
+
+
+@pytest.mark.parametrize(("limit", "is_live"), [(1 << 30, False), (0, True)])
+def test_block_outputs_beyond_the_room_leave_the_live_way(
+    limit: int, is_live: bool, original: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """rr compares every block in retain rows; its adapter is small, so nothing else gives room."""
+    monkeypatch.setattr(work, "ROOM", limit)
+    params = {"max_steps": 50, "batch_size": 4}
+    report = checked(
+        original, tmp_path / "out", method="rr", adapter="lora", params={**params, "lora_r": 1}
+    )
+    assert report.plan is not None
+    done = work.work_of(report.plan, check_encoded(report), 50)
+    forget, retain = done.scored[-2:]
+    assert (forget.times, retain.times) == ((50, 50) if is_live else (1, 1))
+    places = forget.tokens + (done.size.blocks + 1) * retain.tokens
+    assert done.still == (0 if is_live else places * done.size.width)
 
 
 def check_encoded(report: Report):

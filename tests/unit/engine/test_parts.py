@@ -108,6 +108,8 @@ def test_auto_is_the_cards_rate_from_half_a_billion_parameters() -> None:
     assert learning_rate(params, 1_000_000, adapter=False) == pytest.approx(2.2e-4, rel=0.05)
     assert learning_rate(params, 1_000_000_000, adapter=True) == pytest.approx(1e-4)
     assert learning_rate(replace(params, lr=3e-4), 1, adapter=True) == 3e-4
+    told = {"trains": "adapter"}  # the card's rate is one of adapters already
+    assert learning_rate(params, 1_000_000_000, adapter=True, card=told) == pytest.approx(1e-5)
 
 
 def test_run_length_and_warm_up_follow_what_is_given() -> None:

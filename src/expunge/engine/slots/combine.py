@@ -2,7 +2,9 @@
 
 A method that names none gets the weighted sum of both terms in one backward pass. A combiner sees
 whole, accumulated gradients, one tensor per trainable parameter and term, already divided by the
-step's denominators and summed over processes.
+step's denominators and summed over processes. Under FSDP2 each process holds shards of them: sums
+and scales are as ever, but an inner product or a norm must become whole (``full_tensor()``) before
+it becomes a number.
 """
 
 from collections.abc import Mapping, Sequence

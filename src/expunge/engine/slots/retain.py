@@ -4,6 +4,7 @@ from torch.nn import functional
 
 from expunge.core.params import GradientParams
 from expunge.engine.mean import Mean, mean_of
+from expunge.engine.steering import distance
 from expunge.engine.step import Step
 
 
@@ -32,7 +33,7 @@ def mse(step: Step, params: GradientParams) -> Mean:
     view = step.retain
     layer = view.blocks // 2 if params.mse_layer is None else params.mse_layer
     real = view.inputs.attention_mask.bool()
-    return mean_of((view.hidden(layer)[real] - view.anchor.hidden(layer)[real]) ** 2)
+    return distance(view.hidden(layer), view.anchor.hidden(layer), real)
 
 
 SHARED = {"none": none, "nll": nll, "kl": kl, "mse": mse}

@@ -5,12 +5,14 @@ distributed run makes the same global draw and takes its share.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
+from expunge.core.canonical import digest
 from expunge.core.params import GradientParams
-from expunge.core.rng import generator
+from expunge.core.rng import derive, generator
 from expunge.engine.task import Task
+from expunge.requests.rows import Row
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,4 +128,88 @@ def one_to_one(task: Task, params: GradientParams) -> OneToOne:
     return OneToOne(len(task.forget), others, size, task.seed)
 
 
-SHARED = {"one-to-one": one_to_one}
+@dataclass(frozen=True, slots=True)
+class Pairs:
+    """Every forget row with every candidate of a view beside it, in a new order each epoch.
+
+    Attributes:
+        passes: Over the pairs, as if each were a row.
+        view: The view whose candidates it names.
+        count: Candidates of each row.
+    """
+
+    passes: OneToOne
+    view: str
+    count: int
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Optimiser steps that pass all pairs once."""
+        return self.passes.steps_per_epoch
+
+    def draw(self, step: int) -> Draw:
+        """The global draw of ``step``."""
+        drawn = self.passes.draw(step)
+        pairs = [divmod(pair, self.count) for pair in drawn.rows["forget"]]
+        named = {"forget": [row for row, _ in pairs], self.view: [one for _, one in pairs]}
+        return replace(drawn, rows={**drawn.rows, **named})
+
+
+def pairs(task: Task, params: GradientParams) -> Pairs:
+    """For what compares each forget row with all its alternates: an epoch passes every pair."""
+    count = task.paired["alternate"].count
+    rows = one_to_one(task, params)
+    return Pairs(replace(rows, forget=count * rows.forget), "alternate", count)
+
+
+@dataclass(frozen=True, slots=True)
+class KeyedPasses:
+    """Whole passes over the retain rows, in an order that each row's content decides.
+
+    In every pass the rows stand sorted by a hash of seed, pass and content, and a row's wording is
+    drawn from such a hash as well: so a row that is not there shifts no other row past another.
+    The last step of a pass may be smaller.
+
+    Attributes:
+        keys: Hash of the content of each retain row.
+        size: Rows of a step.
+        seed: Seed of the run.
+        steps_per_epoch: Steps the plan counts as one epoch.
+    """
+
+    keys: Sequence[str]
+    size: int
+    seed: int
+    steps_per_epoch: int
+
+    def draw(self, step: int) -> Draw:
+        """The global draw of ``step``."""
+        in_pass = -(-len(self.keys) // self.size)
+        passed, place = divmod(step, in_pass)
+        rows = self._order(passed)[place * self.size : (place + 1) * self.size]
+        wording = [derive(self.seed, "wording", passed, self.keys[row]) for row in rows]
+        return Draw(step, {"retain": rows}, (), {"retain": wording})
+
+    def _order(self, passed: int) -> list[int]:
+        hashes = [derive(self.seed, "pass", passed, key) for key in self.keys]
+        return sorted(range(len(self.keys)), key=hashes.__getitem__)
+
+
+def over_retain(task: Task, params: GradientParams) -> KeyedPasses:
+    """For what trains on retain rows alone: an epoch is one pass over them."""
+    size = params.batch_size * params.accumulation
+    keys = [content_key(row) for row in task.retain]
+    return KeyedPasses(keys, size, task.seed, -(-len(keys) // size))
+
+
+def content_key(row: Row) -> str:
+    """A hash of everything a row trains on; where it stands and its id count for nothing."""
+    turns = (row.training, *row.turns[1:])
+    return digest([[_plain(turn.prompt), turn.completion] for turn in turns])
+
+
+def _plain(prompt: str | Sequence[Mapping[str, str]]) -> str | list[dict[str, str]]:
+    return prompt if isinstance(prompt, str) else [dict(message) for message in prompt]
+
+
+SHARED = {"one-to-one": one_to_one, "pairs": pairs, "over-retain": over_retain}

@@ -15,12 +15,19 @@ class Measured:
         forget_nll: Token-mean negative log-likelihood of the forget rows, nats.
         is_level: Whether the forget rows are at the stop level.
         terms: Values of the terms at that step.
+        guessing: What a guess among all tokens costs: ln V, nats a token.
+        utility_drop: Relative fall of greedy accuracy on retain rows; None where no budget is
+            watched.
+        is_spent: Whether that uses up the utility budget, but for a margin.
     """
 
     step: int
     forget_nll: float
     is_level: bool
     terms: dict[str, float]
+    guessing: float
+    utility_drop: float | None = None
+    is_spent: bool = False
 
 
 def never(history: Sequence[Measured], params: GradientParams) -> bool:

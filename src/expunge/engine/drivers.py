@@ -1,0 +1,64 @@
+"""Drivers: how a method of each kind gets from the original to changed weights."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from expunge.engine.exact import base_of, record_of
+from expunge.engine.levels import StopLevel
+from expunge.engine.precision import loading_dtype
+from expunge.engine.session import Session, Trained
+from expunge.lm.load import load
+from expunge.lm.subject import Subject
+
+
+@dataclass(frozen=True, slots=True)
+class Driven:
+    """How a drive ended.
+
+    Attributes:
+        session: The session that holds the changed model.
+        trained: What it ended with.
+        record: What the manifest tells of the way, beside what every run tells.
+        details: What the summary tells of it.
+    """
+
+    session: Session
+    trained: Trained
+    record: Mapping[str, Any] = field(default_factory=dict)
+    details: Mapping[str, Any] = field(default_factory=dict)
+
+
+def gradient(session: Session, stop: StopLevel | None) -> Driven:
+    """Change the original by gradient steps, until the stop level."""
+    trained = session.train(stop)
+    return Driven(session, trained, trained.record, _short(trained.record))
+
+
+def merge(session: Session, stop: StopLevel | None) -> Driven:
+    """Train to the last step; the method's `finish` then goes from the original to the result."""
+    trained = session.train(stop, through=True)
+    return Driven(session, trained, trained.record, _short(trained.record))
+
+
+def exact(session: Session, stop: StopLevel | None) -> Driven:
+    """Train the base model on the rows that stay; the original is only compared with."""
+    plan, original = session.plan, session.subject
+    base = load(base_of(plan).path, dtype=loading_dtype(plan.params, adapted=False))
+    record = record_of(plan, base.digest)
+    subject = Subject(base.model, original.tokenizer, digest=base.digest)
+    anew = Session(plan, subject, session.run, session.world)
+    trained = anew.train(None)
+    details = {"base": record["base"]["digest"][:16], "trained_rows": len(record["rows"])}
+    return Driven(anew, trained, record, details | {"near_duplicates": len(record["alike"])})
+
+
+DRIVERS: Mapping[str, Callable[[Session, StopLevel | None], Driven]] = {
+    "gradient": gradient,
+    "merge": merge,
+    "exact": exact,
+}
+
+
+def _short(record: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: told for name, told in record.items() if not isinstance(told, list | dict)}

@@ -1,0 +1,159 @@
+"""Adaptive representation misdirection: a target as long as the activations it replaces, times s.
+
+Objective:
+    L = gamma * mean_F( ||h_l - s n u||^2 / d ) + alpha * mean_R( ||h_l - h0_l||^2 / d )
+    n = mean over the positions of the row of ||h0_l||
+
+    Everything else is rmu's: u is the random unit vector of the row's topic, h0_l the output of
+    block l under the anchor (d channels), and only the MLP outputs of blocks l-2, l-1 and l move.
+    Activations grow from block to block; a target measured by them is long enough at every block,
+    where rmu's fixed length stops working towards the top. n is a constant: no gradient passes it.
+
+Reference: On Effects of Steering Latent Representation for Large Language Model Unlearning, 2024.
+
+Departs from the paper:
+    The paper measures each row (``norm_source=frozen_per_sample``); its code keeps one number for
+    each topic, measured on the first batch of it (``first_batch``), for the second topic after one
+    update has been made; ours are all measured on the original. Padding is never pushed, nor is
+    the first position, which would also swell n (``include_bos`` brings it back). Rows of several
+    topics share a step. The weight of the retain term is the one that small models take.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from expunge.core.params import GradientParams, param
+from expunge.engine.mean import Mean
+from expunge.engine.slots import retain as shared
+from expunge.engine.slots.mask import Mask, mlp_outputs_only
+from expunge.engine.steering import (
+    at_depth,
+    directions,
+    distance,
+    natural_norms,
+    positions_of,
+    remember_topics,
+    row_norms,
+    topics_of,
+)
+from expunge.engine.step import Step
+from expunge.engine.task import Task
+from expunge.engine.view import View
+from expunge.lm.arch import Slots
+
+CARD = {
+    "id": "arm",
+    "kind": "gradient",
+    "summary": "Misdirection whose target grows with the activations, so any block will do.",
+    "paper": "On Effects of Steering Latent Representation for Large Language Model Unlearning "
+    "(2024)",
+    "needs": ["forget", "retain", "anchor-hidden"],
+    "access": "weights",
+    "cost": "1 forward and backward over forget and retain rows per step, not above the steered "
+    "block; the anchor's outputs of that block are cached",
+    "maturity": "paper",
+    "version": 1,
+}
+
+DEPTH = 7 / 32
+"""The block rmu steers, as a share of the depth."""
+
+MOVED = 3
+"""Blocks whose MLP output moves: the steered one and those right below it."""
+
+NORMS = "arm.norms"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Params(GradientParams):
+    """The shared parameters, the block, and how many times its activations' length to push."""
+
+    retain_term: str = param(
+        "mse",
+        help="what keeps the rest; mse compares the steered block, unless mse_layer is given",
+        paper="mse",
+        choices=("none", "nll", "kl", "mse"),
+    )
+    retain_weight: float = param(
+        30.0, help="weight of the retain term (alpha)", paper=1200, low=0.0
+    )
+    lr: float | Literal["auto"] = param(
+        "auto", help="learning rate; auto picks it by size", paper=5e-5, low=0.0
+    )
+    batch_size: int = param(16, help="forget rows of each part of a step", paper=4, low=1)
+    max_steps: int | None = param(
+        None, help="most optimiser steps; none leaves it to epochs", paper=500, low=1
+    )
+    layer: int | None = param(
+        None,
+        help="steered block (l), negative from the top; none takes the one at 7/32 of the depth",
+        paper="3 to 31",
+    )
+    scale: float = param(
+        5.0, help="length of the target in lengths of the activations (s)", paper=5, low=0.0
+    )
+    norm_source: Literal["frozen_per_sample", "first_batch"] = param(
+        "frozen_per_sample",
+        help="what the target is measured by (n): the row under the anchor, or the first batch of "
+        "its topic",
+        paper="first_batch",
+        choices=("frozen_per_sample", "first_batch"),
+    )
+    positions: Literal["all", "answer"] = param(
+        "all",
+        help="which positions of forget rows are pushed: all, or those that predict the answer",
+        paper="all",
+        choices=("all", "answer"),
+    )
+    include_bos: bool = param(False, help="push the first position of a row as well", paper=True)
+
+
+def layer_of(params: Params, blocks: int) -> int:
+    """The steered block of a model with so many."""
+    return at_depth(DEPTH, blocks) if params.layer is None else params.layer
+
+
+def prepare(task: Task, params: Params) -> None:
+    """Note the topics and, for ``first_batch``, how long the original's activations are."""
+    remember_topics(task)
+    if params.norm_source == "first_batch":
+        layer = layer_of(params, len(Slots(task.model)))
+        task.state[NORMS] = natural_norms(
+            task, params, layer, params.positions, include_first=params.include_bos
+        )
+
+
+def mask(model: PreTrainedModel, task: Task, params: Params) -> Mask:
+    """The MLP output matrices of the steered block and the two below it (or of ``layers``)."""
+    slots = Slots(model)
+    top = slots.index(layer_of(params, len(slots)))
+    return mlp_outputs_only(model, params.layers or range(max(0, top - MOVED + 1), top + 1))
+
+
+def forget(step: Step, params: Params) -> Mean:
+    """Mean squared distance of forget activations to the target, per channel."""
+    view = step.forget
+    hidden = view.hidden(layer_of(params, view.blocks))
+    positions = positions_of(view, params.positions, include_first=params.include_bos)
+    lengths = natural(view, positions, step.state, params)
+    target = params.scale * lengths[:, None, None] * directions(view, step.state, hidden.shape[-1])
+    return distance(hidden, target, positions)
+
+
+def natural(view: View, positions: Tensor, state: Mapping[str, Any], params: Params) -> Tensor:
+    """[B]: how long the activations of each row were before (n)."""
+    if params.norm_source == "first_batch":
+        lengths = [state[NORMS][topic] for topic in topics_of(view, state)]
+        return positions.new_tensor(lengths, dtype=torch.float32)
+    return row_norms(view.anchor.hidden(layer_of(params, view.blocks)), positions)
+
+
+def retain(step: Step, params: Params) -> Mean | None:
+    """The shared retain term; ``mse`` compares the steered block."""
+    layer = layer_of(params, step.retain.blocks) if params.mse_layer is None else params.mse_layer
+    return shared.by_term(step, replace(params, mse_layer=layer))

@@ -1,0 +1,142 @@
+"""Representation misdirection: push the activations of forget text onto one random vector.
+
+Objective:
+    L = gamma * mean_F( ||h_l - c u||^2 / d ) + alpha * mean_R( ||h_l - h0_l||^2 / d )
+
+    h_l is the output of block l at one position (d channels), h0_l the same under the anchor. u is
+    a random vector of unit length with no negative component, drawn once for each topic
+    (``meta["topic"]`` of the rows). Only the output matrices of the MLPs of blocks l-2, l-1 and l
+    move. c must exceed the length that activations have at block l, or nothing is forgotten; the
+    run says so when it does not.
+
+Reference: The WMDP Benchmark: Measuring and Reducing Malicious Use With Unlearning, 2024.
+
+Departs from the paper:
+    Padding is never pushed, as the original code does; nor is the first position, where most models
+    keep an activation far larger than all others (``include_bos`` brings it back). Rows of several
+    topics share a step, each with the vector of its own; the original takes the topics in turn.
+    The weight of the retain term is the one that small models take; see the parameter.
+"""
+
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from transformers import PreTrainedModel
+
+from expunge.core.events import note
+from expunge.core.params import GradientParams, param
+from expunge.engine.mean import Mean
+from expunge.engine.slots import retain as shared
+from expunge.engine.slots.mask import Mask, mlp_outputs_only
+from expunge.engine.steering import (
+    at_depth,
+    directions,
+    distance,
+    natural_norms,
+    positions_of,
+    remember_topics,
+)
+from expunge.engine.step import Step
+from expunge.engine.task import Task
+from expunge.lm.arch import Slots
+
+CARD = {
+    "id": "rmu",
+    "kind": "gradient",
+    "summary": "Pushes the activations of forget text at one block onto a fixed random vector.",
+    "paper": "The WMDP Benchmark: Measuring and Reducing Malicious Use With Unlearning (2024)",
+    "needs": ["forget", "retain", "anchor-hidden"],
+    "access": "weights",
+    "cost": "1 forward and backward over forget and retain rows per step, not above the steered "
+    "block; the anchor's outputs of that block are cached",
+    "maturity": "paper",
+    "version": 1,
+}
+
+DEPTH = 7 / 32
+"""The paper steers block 7 of 32."""
+
+MOVED = 3
+"""Blocks whose MLP output moves: the steered one and those right below it."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Params(GradientParams):
+    """The shared parameters, the block, and how far its activations are pushed."""
+
+    retain_term: str = param(
+        "mse",
+        help="what keeps the rest; mse compares the steered block, unless mse_layer is given",
+        paper="mse",
+        choices=("none", "nll", "kl", "mse"),
+    )
+    retain_weight: float = param(
+        10.0, help="weight of the retain term (alpha)", paper=[1200, 100], low=0.0
+    )
+    lr: float | Literal["auto"] = param(
+        "auto", help="learning rate; auto picks it by size", paper=5e-5, low=0.0
+    )
+    batch_size: int = param(16, help="forget rows of each part of a step", paper=4, low=1)
+    max_steps: int | None = param(
+        None, help="most optimiser steps; none leaves it to epochs", paper=[150, 80], low=1
+    )
+    layer: int | None = param(
+        None,
+        help="steered block (l), negative from the top; none takes the one at 7/32 of the depth",
+        paper=7,
+    )
+    steering: float = param(
+        6.5, help="length of the vector activations are pushed onto (c)", paper=[6.5, 20], low=0.0
+    )
+    positions: Literal["all", "answer"] = param(
+        "all",
+        help="which positions of forget rows are pushed: all, or those that predict the answer",
+        paper="all",
+        choices=("all", "answer"),
+    )
+    include_bos: bool = param(False, help="push the first position of a row as well", paper=True)
+
+
+def layer_of(params: Params, blocks: int) -> int:
+    """The steered block of a model with so many."""
+    return at_depth(DEPTH, blocks) if params.layer is None else params.layer
+
+
+def prepare(task: Task, params: Params) -> None:
+    """Note the topics; say so when the vector is shorter than what it should outgrow."""
+    remember_topics(task)
+    layer = layer_of(params, len(Slots(task.model)))
+    natural = max(
+        natural_norms(
+            task, params, layer, params.positions, include_first=params.include_bos
+        ).values()
+    )
+    if params.steering < natural:
+        note(
+            f"rmu: activations of block {layer} have length {natural:.1f}, steering is "
+            f"{params.steering:g}: too short to forget with. Raise it (--set steering=...), or "
+            "use arm, which measures it.",
+            natural=natural,
+        )
+
+
+def mask(model: PreTrainedModel, task: Task, params: Params) -> Mask:
+    """The MLP output matrices of the steered block and the two below it (or of ``layers``)."""
+    slots = Slots(model)
+    top = slots.index(layer_of(params, len(slots)))
+    return mlp_outputs_only(model, params.layers or range(max(0, top - MOVED + 1), top + 1))
+
+
+def forget(step: Step, params: Params) -> Mean:
+    """Mean squared distance of forget activations to the control vector, per channel."""
+    view = step.forget
+    hidden = view.hidden(layer_of(params, view.blocks))
+    target = params.steering * directions(view, step.state, hidden.shape[-1])
+    positions = positions_of(view, params.positions, include_first=params.include_bos)
+    return distance(hidden, target, positions)
+
+
+def retain(step: Step, params: Params) -> Mean | None:
+    """The shared retain term; ``mse`` compares the steered block."""
+    layer = layer_of(params, step.retain.blocks) if params.mse_layer is None else params.mse_layer
+    return shared.by_term(step, replace(params, mse_layer=layer))

@@ -1,0 +1,186 @@
+"""Every gradient method in every precision, with every adapter, layout and family.
+
+A method meets each pair of settings at least once, save that masters, which go with full weights
+alone, stand in two families and two layouts; which ones changes from method to method. The whole
+product is a study.
+"""
+
+import gc
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from functools import cache
+from itertools import combinations, product
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from expunge.core.registry import methods
+from expunge.engine import trainer
+from expunge.engine.check import check_forget
+from expunge.engine.plan import Plan
+from expunge.engine.session import Session
+from expunge.lm.arch import base_of
+from expunge.lm.subject import Subject
+from expunge.testing import tiny_model
+from expunge.testing.methods import world
+
+GRADIENT = [card.id for card in methods.cards() if card.kind == "gradient"]
+
+FAMILIES = ("llama", "qwen3", "gemma3", "gpt_neox")
+WEIGHTS = ("full", "lora", "lora on 4 bits")
+PRECISIONS = ("float32", "bf16", "bf16-masters")
+LAYOUTS = ("padded", "packed", "checkpointing")
+STEPS = 2
+
+TABLE = {
+    "full": (("bf16", 1), ("bf16-masters", 1), ("float32", 2), ("bf16-masters", 0)),
+    "lora": (("float32", 0), ("bf16", 2), ("float32", 1), ("bf16", 2)),
+    "lora on 4 bits": (("bf16", 2), ("float32", 0), ("bf16", 0), ("float32", 1)),
+}
+"""Weights -> for one family after the other its precision and number of its layout."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """One way to run a method."""
+
+    family: str
+    weights: str
+    precision: str
+    layout: str
+
+    @property
+    def adapter(self) -> str | None:
+        return None if self.weights == "full" else "lora"
+
+    @property
+    def params(self) -> dict[str, object]:
+        return {
+            "max_steps": STEPS,
+            "batch_size": 2,
+            "lr": 1e-3,
+            "warmup": 0,
+            "lora_r": 2,
+            "precision": self.precision,
+            "packing": self.layout == "packed",
+            "checkpointing": self.layout == "checkpointing",
+            "base_bits": 4 if self.weights == "lora on 4 bits" else None,
+        }
+
+    @property
+    def pairs(self) -> set[tuple[str, str]]:
+        return set(combinations((self.family, self.weights, self.precision, self.layout), 2))
+
+
+def pairwise(turn: int) -> Iterator[Case]:
+    """Twelve cases; ``turn`` decides which families and layouts stand where."""
+    for weights, row in TABLE.items():
+        for place, (precision, layout) in enumerate(row):
+            family = FAMILIES[(place + turn) % len(FAMILIES)]
+            yield Case(family, weights, precision, LAYOUTS[(layout + turn) % len(LAYOUTS)])
+
+
+def possible() -> list[Case]:
+    """The whole product, without what `expunge.engine.combinations` refuses."""
+    every = (Case(*choice) for choice in product(FAMILIES, WEIGHTS, PRECISIONS, LAYOUTS))
+    return [case for case in every if not (case.adapter and case.precision == "bf16-masters")]
+
+
+def test_the_table_covers_every_pair_but_what_masters_leave_out() -> None:
+    wanted = set().union(*(case.pairs for case in possible()))
+    covered = [set().union(*(case.pairs for case in pairwise(turn))) for turn in range(12)]
+    assert {len(wanted - found) for found in covered} == {3}
+    assert all("bf16-masters" in pair for found in covered for pair in wanted - found)
+    assert set().union(*covered) == wanted
+    assert all(case in possible() for turn in range(12) for case in pairwise(turn))
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("everywhere")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def quick_collection() -> Iterator[None]:
+    """Libraries are set aside: the trainer collects garbage at every start, through all of them."""
+    gc.collect()
+    gc.freeze()
+    yield
+    gc.unfreeze()
+
+
+@pytest.fixture(autouse=True)
+def no_checkpoints(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs of two steps need none, and writing them would take most of the time."""
+    monkeypatch.setattr(trainer.UnlearningTrainer, "_save_checkpoint", lambda *_, **__: None)
+    monkeypatch.setattr(trainer.Conductor, "on_save", lambda *_, **__: None)
+
+
+@cache
+def original(family: str) -> Subject:
+    rows = world()
+    model = tiny_model(family, vocab=len(rows.tokenizer), hidden=16, layers=2, positions=64)
+    return Subject(model, rows.tokenizer)
+
+
+@cache
+def planned(family: str, folder: Path) -> Plan:
+    """A plan of the family; method, parameters and adapter are put in by each case."""
+    path, rows = folder / family, world()
+    original(family).model.save_pretrained(path)
+    rows.tokenizer.save_pretrained(path)
+    report = check_forget(
+        path, rows.forget[:4], rows.retain[:4], stop_at="none", out=folder / f"{family} out"
+    )
+    assert report.plan is not None, report.problems
+    return report.plan
+
+
+def run(method_id: str, case: Case, folder: Path) -> None:
+    """Two steps; full weights move and stay finite, frozen ones stay bit for bit."""
+    params = methods.params(method_id, case.params)
+    plan = replace(
+        planned(case.family, folder), method=method_id, params=params, adapter=case.adapter
+    )
+    session = Session(plan, original(case.family).copy(), folder / "run")
+    before = state(session)
+    trained = session.train(None)
+    assert 1 <= trained.steps <= STEPS  # a model that only guesses may be told to stop
+    after = state(session)
+    moved = {name for name, tensor in before.items() if not torch.equal(after[name], tensor)}
+    assert all(
+        torch.isfinite(tensor.float()).all() for tensor in state(session, adapter=True).values()
+    )
+    if case.adapter is None:
+        assert moved, "nothing moved"
+        assert {p.dtype for p in session.model.parameters()} == {torch.float32}
+    else:
+        assert not moved, f"frozen weights moved: {moved}"
+        ups = [p for name, p in session.model.named_parameters() if "lora_B" in name]
+        assert any(p.any() for p in ups), "the adapter did not move"
+    assert case.weights != "lora on 4 bits" or any(t.dtype == torch.uint8 for t in before.values())
+
+
+def state(session: Session, *, adapter: bool = False) -> dict[str, Tensor]:
+    """A copy of all weights and codes, those of the adapter only if asked for."""
+    return {
+        name.replace("base_layer.", ""): tensor.clone()
+        for name, tensor in base_of(session.model).state_dict().items()
+        if adapter or "lora_" not in name
+    }
+
+
+@pytest.mark.parametrize("place", range(12))
+@pytest.mark.parametrize("method_id", GRADIENT)
+def test_the_method_works(method_id: str, place: int, folder: Path) -> None:
+    case = list(pairwise(GRADIENT.index(method_id)))[place]
+    run(method_id, case, folder)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", possible(), ids=str)
+@pytest.mark.parametrize("method_id", GRADIENT)
+def test_the_method_works_in_the_whole_product(method_id: str, case: Case, folder: Path) -> None:
+    run(method_id, case, folder)
