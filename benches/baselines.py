@@ -50,7 +50,7 @@ RELEARNING = (5, 10, 40)
 """Steps of training on the forget rows themselves after which they are scored again."""
 LOWEST = 0.4
 """Share of a row's least probable tokens that the membership score averages (min-k)."""
-CHOSEN = frozenset({"lr", "max_steps", "forget_weight"})
+CHOSEN = frozenset({"lr", "max_steps", "forget_weight", "layer", "steering"})
 """Settings that a variant is known by."""
 MOST_RETAIN = 100
 """Retain rows whose probability is taken."""
@@ -62,6 +62,7 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "ga, 40 steps": ("ga", {"max_steps": 40, "lr": 1e-4, "max_forget_nll": None}),
     "ga, small rate": ("ga", {"max_steps": 200, "lr": 1e-5, "max_forget_nll": None}),
     "npo, small rate": ("npo", {"max_steps": 200, "lr": 3e-5}),
+    "rmu, block 2": ("rmu", {"layer": 2, "steering": 8.0, "lr": 2e-3}),
     "simnpo, gamma 1": ("simnpo", {"forget_weight": 1.0}),
 }
 """Name -> method and settings at which a known phenomenon is looked for: papers' way, seed 0."""

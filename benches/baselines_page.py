@@ -85,7 +85,7 @@ CLAIMS = (
     ),
     Claim(
         "rmu comes back within 5 relearning steps",
-        "rmu", "papers",
+        "rmu, block 2", "papers",
         lambda x, b: _known(x, "relearn-5") > 0.5 * _known(b["original"], "probability"),
     ),
     Claim(

@@ -6,14 +6,10 @@ folder either has a ``change.json`` and is finished, or can be resumed by the sa
 """
 
 import json
-import math
-import platform
 import shutil
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import asdict
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +23,6 @@ from expunge.core.events import note
 from expunge.core.paths import locked
 from expunge.core.registry import methods
 from expunge.engine.change import (
-    FORMAT,
     MANIFEST,
     copy_tokenizer,
     read_manifest,
@@ -35,10 +30,10 @@ from expunge.engine.change import (
     write_patch,
 )
 from expunge.engine.check import check_forget
-from expunge.engine.drivers import DRIVERS, Driven
+from expunge.engine.drivers import DRIVERS
 from expunge.engine.levels import StopLevel, stop_level
 from expunge.engine.made import FOLDER as MADE
-from expunge.engine.measure import Level, collapsed
+from expunge.engine.outcome import RUN, judge, manifest_of, summary_of
 from expunge.engine.plan import Plan
 from expunge.engine.precision import loading_dtype
 from expunge.engine.session import Session, Trained
@@ -48,9 +43,7 @@ from expunge.lm.load import Loaded, load, quiet
 from expunge.lm.subject import Subject
 from expunge.requests.rows import Row
 
-RUN = ".run"
 RESULT = "result"
-PACKAGES = ("expunge", "torch", "transformers", "peft", "accelerate", "safetensors")
 
 Rows = str | Path | Sequence[Row]
 
@@ -176,11 +169,11 @@ def _run(plan: Plan, world: World) -> dict[str, Any]:
     after = driven.session.levels()
     levels = {"before": before, "after": after}
     seconds = time.monotonic() - started
-    summary: dict[str, Any] = world.agreed(_summary(plan, driven, levels, changed, seconds))
-    _judge(plan, trained, after, summary)
+    summary: dict[str, Any] = world.agreed(summary_of(plan, driven, levels, changed, seconds))
+    judge(plan, trained, after, summary)
     if world.first:
         manifest = {
-            **_manifest(plan, driven, stop),
+            **manifest_of(plan, driven, stop),
             "processes": world.size,
             "parent": {"path": str(plan.folder.path.resolve()), "digest": loaded.digest},
             "result": {"digest": folder_digest(result)},
@@ -255,126 +248,6 @@ def _weights_changed(plan: Plan, trained: Trained, result: Path) -> int:
         return int(folder_digest(result) != plan.folder.digest)
     weights = load_file(result / "adapter_model.safetensors")
     return sum(int(w.count_nonzero()) for name, w in weights.items() if "lora_B" in name)
-
-
-def _summary(
-    plan: Plan,
-    driven: Driven,
-    levels: Mapping[str, tuple[Level, Level]],
-    changed: int,
-    seconds: float,
-) -> dict[str, Any]:
-    trained = driven.trained
-    before, after = levels["before"], levels["after"]
-    drop = 1 - after[1].accuracy / before[1].accuracy if before[1].accuracy else math.nan
-    return {
-        "out": str(plan.out),
-        "method": plan.method,
-        "steps": trained.steps,
-        "resumed_from": trained.resumed_from,
-        "seconds": round(seconds, 2),
-        "weights_changed": changed,
-        "forget_nll": _number(after[0].nll),
-        "retain_nll": _number(after[1].nll),
-        "utility_drop": _number(drop),
-        "collapsed": _is_collapsed(driven.session, before[1], after[1]),
-        "stopped_by": trained.stopped_by,
-        "before": {"forget_nll": _number(before[0].nll), "retain_nll": _number(before[1].nll)},
-        "retain_rows": plan.retain_origin,
-        "lr": trained.lr,
-        **({"details": dict(driven.details)} if driven.details else {}),
-        **_caution(plan),
-    }
-
-
-def _is_collapsed(session: Session, before: Level, after: Level) -> bool:
-    """Whether the rows to be kept went as well, said aloud: that is not forgetting."""
-    if not collapsed(before, after, session.vocabulary):
-        return False
-    note(
-        f"The model collapsed: on rows to be kept {after.accuracy:.1%} of the tokens are its first "
-        f"choice ({before.accuracy:.1%} before), at {after.nll:.2f} nats a token. Whatever it no "
-        "longer says was destroyed with the rest, not forgotten. Lower --set lr, add a retain "
-        "term, or give --utility-budget."
-    )
-    return True
-
-
-def _caution(plan: Plan) -> dict[str, str]:
-    """What the method's card warns of, said aloud and kept with the result."""
-    caution = methods.card(plan.method).extra.get("caution")
-    if caution is None:
-        return {}
-    note(caution)
-    return {"caution": caution}
-
-
-def _number(value: float) -> float | None:
-    return round(value, 6) if math.isfinite(value) else None
-
-
-def _judge(
-    plan: Plan, trained: Trained, after: tuple[Level, Level], summary: Mapping[str, Any]
-) -> None:
-    """Refuse to call a run done that changed nothing, diverged, or broke its budget."""
-    if not math.isfinite(after[0].nll) or math.isinf(after[1].nll):
-        raise ExpungeError(
-            "E-RUN-002",
-            "After the run the model gives no finite probabilities.",
-            "finite log-probabilities.",
-            f"Lower the learning rate (it was {trained.lr:g}): --set lr={trained.lr / 5:.1g}.",
-        )
-    if summary["weights_changed"] == 0:
-        raise ExpungeError("E-RUN-001", *_why_nothing_changed(plan, trained))
-    drop = summary["utility_drop"]
-    if plan.utility_budget is not None and (drop is None or drop > plan.utility_budget):
-        raise ExpungeError(
-            "E-RUN-003",
-            "Greedy token accuracy on retain rows fell by "
-            f"{'an unknown share' if drop is None else f'{drop:.1%}'} of the original's, after "
-            f"{trained.steps} steps of {plan.method} at lr {trained.lr:g}.",
-            f"at most {plan.utility_budget:.1%} (--utility-budget).",
-            "Give more retain rows, raise --set retain_weight, lower --set lr, or raise the "
-            f"budget; checkpoints stay in {plan.out / RUN}.",
-        )
-
-
-def _why_nothing_changed(plan: Plan, trained: Trained) -> tuple[str, str, str]:
-    if trained.lr == 0:
-        cause = "the learning rate is 0"
-    elif trained.steps == 0:
-        cause = "the forget rows were at the stop level before the first step"
-    else:
-        cause = f"every update was below the precision of the weights ({plan.folder.dtype})"
-    return (
-        f"No weight differs from the original after {trained.steps} steps: {cause}.",
-        "a changed model.",
-        "Raise --set lr, name another --stop-at, or check --set layers.",
-    )
-
-
-def _manifest(plan: Plan, driven: Driven, stop: StopLevel | None) -> dict[str, Any]:
-    trained = driven.trained
-    versions = {name: version(name) for name in PACKAGES}
-    return {
-        "format": FORMAT,
-        "kind": "adapter" if plan.adapter else "checkpoint",
-        "method": plan.method,
-        "params": asdict(plan.params),
-        "wrappers": [wrapper.as_dict() for wrapper in plan.wrappers],
-        "seed": plan.seed,
-        "runtime": None,
-        "data": plan.data,
-        "retain_origin": plan.retain_origin,
-        "resolved": {"lr": trained.lr, "steps": trained.planned},
-        "budgets": {"utility": plan.utility_budget, "minutes": plan.max_minutes},
-        "stop": {"at": asdict(plan.stop_at), "level": asdict(stop) if stop else None},
-        "fingerprint": plan.fingerprint,
-        "versions": versions | {"python": platform.python_version()},
-        "device": "cuda" if torch.cuda.is_available() else "cpu",
-        "history": [asdict(measured) for measured in trained.history],
-        "record": dict(driven.record),
-    }
 
 
 def _publish(out: Path, result: Path, manifest: Mapping[str, Any]) -> None:
