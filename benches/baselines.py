@@ -59,9 +59,9 @@ METRICS = ("probability", "exact-memorisation", "extraction-strength")
 WAYS: dict[str, dict[str, Any]] = {"papers": {"stop_at": "none"}, "ours": {}}
 
 VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
-    "ga, 40 steps": ("ga", {"max_steps": 40, "lr": 1e-4, "max_forget_nll": None}),
-    "ga, small rate": ("ga", {"max_steps": 200, "lr": 1e-5, "max_forget_nll": None}),
-    "npo, small rate": ("npo", {"max_steps": 200, "lr": 3e-5}),
+    "ga, 80 steps": ("ga", {"max_steps": 80, "lr": 4e-4, "max_forget_nll": None}),
+    "ga, small rate": ("ga", {"max_steps": 300, "lr": 5e-5, "max_forget_nll": None}),
+    "npo, small rate": ("npo", {"max_steps": 240, "lr": 1e-4}),
     "rmu, block 2": ("rmu", {"layer": 2, "steering": 8.0, "lr": 2e-3}),
     "simnpo, gamma 1": ("simnpo", {"forget_weight": 1.0}),
 }
@@ -317,14 +317,16 @@ def stored() -> dict[str, Any]:
 
 
 def ordered(lines: Mapping[str, Any]) -> list[Any]:
-    """Lines in the order of the table; those of methods that no longer exist are dropped."""
+    """Lines in the order of the table; those of methods and variants long gone are dropped."""
     known = ["original", "reference", *all_methods()]
 
     def place(line: Mapping[str, Any]) -> Any:
         name = line["name"].partition(",")[0]
         return line["site"], known.index(name), name != line["name"], line["way"], line["seed"]
 
-    return sorted((x for x in lines.values() if x["name"].partition(",")[0] in known), key=place)
+    variants = {Job(n, "testbed", "papers", m, 0, p).key for n, (m, p) in VARIANTS.items()}
+    kept = [x for x in lines.values() if x["name"] in known or x["key"] in variants]
+    return sorted(kept, key=place)
 
 
 def write(lines: Sequence[Mapping[str, Any]]) -> None:

@@ -23,7 +23,7 @@ relative to the original (on TOFU the models answer nothing but their own rows, 
 probability of retain answers is shown). P: mean probability of the forget answers; ES: extraction
 strength; EM: exact memorisation; asked: share of forget rows whose value is given when asked
 plainly, in all wordings; MIA AUC: forget against hold-out rows by the least probable 40% of their
-tokens (the reference is at about .5; near 0 the forget rows stand out by being *too* improbable).
+tokens (compare with the reference's; near 0 the forget rows stand out by being *too* improbable).
 P +n: forget probability after n steps of training on the forget rows; P benign: after 40 steps on
 retain rows only; P int4: after rounding to 4 bits.
 """.strip()
@@ -65,7 +65,7 @@ CLAIMS = (
     ),
     Claim(
         "npo over-forgets: by membership inference the forget rows stand out as too improbable "
-        "(AUC below .2, the reference is near .5)",
+        "(AUC below .2; the reference has .37)",
         "npo", "papers", lambda x, b: _known(x, "auc") < 0.2,
     ),
     Claim(
@@ -89,8 +89,10 @@ CLAIMS = (
         lambda x, b: _known(x, "relearn-5") > 0.5 * _known(b["original"], "probability"),
     ),
     Claim(
-        "a small-rate run is undone by fine-tuning on retain rows alone (P benign above .3)",
-        "ga, small rate", "papers", lambda x, b: _known(x, "benign") > 0.3,
+        "a small-rate run (P below .1) is undone by fine-tuning on retain rows alone (P benign "
+        "above .3)",
+        "ga, small rate", "papers",
+        lambda x, b: _known(x, "probability") < 0.1 and _known(x, "benign") > 0.3,
     ),
     Claim(
         "rounding to 4 bits brings nothing back at this scale (within .05 of before)",
@@ -158,11 +160,11 @@ PROMISES: Mapping[str, tuple[str, Callable[[Line], bool]]] = {
         lambda x: _known(x, "probability") > 0.3,
     ),
     "retrain": (
-        "it is the reference (asked 0, MIA AUC within .2 of .5)",
-        lambda x: _known(x, "direct") == 0 and abs(_known(x, "auc") - 0.5) < 0.2,
+        "it is as the reference (asked below .05, MIA AUC within .15 of the reference's .37)",
+        lambda x: _known(x, "direct") < 0.05 and abs(_known(x, "auc") - 0.37) < 0.15,
     ),
 }
-"""Method -> what its paper leads one to expect at our defaults, and whether a line shows it."""
+"""Method -> what its paper leads one to expect, and whether a line shows it."""
 
 
 def page(record: Mapping[str, Any]) -> str:
@@ -191,7 +193,7 @@ def page(record: Mapping[str, Any]) -> str:
     spent = fmean([line["cpu_seconds"] for line in lines if "cpu_seconds" in line] or [0.0])
     blocks += [
         "## What is known of these methods, and whether it shows here", claims(here),
-        "## What each paper promises, at the defaults of `expunge forget`", promises(here),
+        "## What each paper promises, and whether it shows here", promises(here),
         f"Mean time of a run: {spent:.0f} CPU-seconds, one thread.",
     ]  # fmt: skip
     return "\n\n".join(blocks) + "\n"
@@ -229,11 +231,18 @@ def claims(lines: Sequence[Line]) -> str:
 
 
 def promises(lines: Sequence[Line]) -> str:
-    """Each method's promise at our defaults."""
+    """Each method's promise, both ways."""
     said = []
     for method, (words, holds) in PROMISES.items():
-        mine = [line for line in _of_way(lines, "ours") if line["name"] == method]
-        said.append(f"- **{method}**: {words}: {_shown(holds(line) for line in mine)}.")
+        mine = {
+            way: [line for line in _of_way(lines, way) if line["name"] == method]
+            for way in ("ours", "papers")
+        }
+        found = {way: _shown(holds(line) for line in some) for way, some in mine.items()}
+        said.append(
+            f"- **{method}**: {words}: {found['ours']} at the defaults, {found['papers']} the "
+            "papers' way."
+        )
     return "\n".join(said)
 
 
