@@ -20,19 +20,16 @@ Departs from the paper:
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
-from transformers import PreTrainedModel
 
 from expunge.core.params import GradientParams, param
 from expunge.engine.mean import Mean
-from expunge.engine.slots import retain as shared
-from expunge.engine.slots.mask import Mask, mlp_outputs_only
+from expunge.engine.misdirection import layer_of, mask, retain
 from expunge.engine.steering import (
-    at_depth,
     directions,
     distance,
     natural_norms,
@@ -60,11 +57,7 @@ CARD = {
     "version": 1,
 }
 
-DEPTH = 7 / 32
-"""The block rmu steers, as a share of the depth."""
-
-MOVED = 3
-"""Blocks whose MLP output moves: the steered one and those right below it."""
+__all__ = ["CARD", "Params", "forget", "mask", "prepare", "retain"]
 
 NORMS = "arm.norms"
 
@@ -113,11 +106,6 @@ class Params(GradientParams):
     include_bos: bool = param(False, help="push the first position of a row as well", paper=True)
 
 
-def layer_of(params: Params, blocks: int) -> int:
-    """The steered block of a model with so many."""
-    return at_depth(DEPTH, blocks) if params.layer is None else params.layer
-
-
 def prepare(task: Task, params: Params) -> None:
     """Note the topics and, for ``first_batch``, how long the original's activations are."""
     remember_topics(task)
@@ -126,13 +114,6 @@ def prepare(task: Task, params: Params) -> None:
         task.state[NORMS] = natural_norms(
             task, params, layer, params.positions, include_first=params.include_bos
         )
-
-
-def mask(model: PreTrainedModel, task: Task, params: Params) -> Mask:
-    """The MLP output matrices of the steered block and the two below it (or of ``layers``)."""
-    slots = Slots(model)
-    top = slots.index(layer_of(params, len(slots)))
-    return mlp_outputs_only(model, params.layers or range(max(0, top - MOVED + 1), top + 1))
 
 
 def forget(step: Step, params: Params) -> Mean:
@@ -151,9 +132,3 @@ def natural(view: View, positions: Tensor, state: Mapping[str, Any], params: Par
         lengths = [state[NORMS][topic] for topic in topics_of(view, state)]
         return positions.new_tensor(lengths, dtype=torch.float32)
     return row_norms(view.anchor.hidden(layer_of(params, view.blocks)), positions)
-
-
-def retain(step: Step, params: Params) -> Mean | None:
-    """The shared retain term; ``mse`` compares the steered block."""
-    layer = layer_of(params, step.retain.blocks) if params.mse_layer is None else params.mse_layer
-    return shared.by_term(step, replace(params, mse_layer=layer))

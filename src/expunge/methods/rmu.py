@@ -19,18 +19,14 @@ Departs from the paper:
     forget nothing.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Literal
-
-from transformers import PreTrainedModel
 
 from expunge.core.events import note
 from expunge.core.params import GradientParams, param
 from expunge.engine.mean import Mean
-from expunge.engine.slots import retain as shared
-from expunge.engine.slots.mask import Mask, mlp_outputs_only
+from expunge.engine.misdirection import layer_of, mask, retain
 from expunge.engine.steering import (
-    at_depth,
     directions,
     distance,
     natural_norms,
@@ -54,11 +50,7 @@ CARD = {
     "version": 1,
 }
 
-DEPTH = 7 / 32
-"""The paper steers block 7 of 32."""
-
-MOVED = 3
-"""Blocks whose MLP output moves: the steered one and those right below it."""
+__all__ = ["CARD", "Params", "forget", "mask", "prepare", "retain"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -98,11 +90,6 @@ class Params(GradientParams):
     include_bos: bool = param(False, help="push the first position of a row as well", paper=True)
 
 
-def layer_of(params: Params, blocks: int) -> int:
-    """The steered block of a model with so many."""
-    return at_depth(DEPTH, blocks) if params.layer is None else params.layer
-
-
 def prepare(task: Task, params: Params) -> None:
     """Note the topics; say so when the vector is shorter than what it should outgrow."""
     remember_topics(task)
@@ -121,13 +108,6 @@ def prepare(task: Task, params: Params) -> None:
         )
 
 
-def mask(model: PreTrainedModel, task: Task, params: Params) -> Mask:
-    """The MLP output matrices of the steered block and the two below it (or of ``layers``)."""
-    slots = Slots(model)
-    top = slots.index(layer_of(params, len(slots)))
-    return mlp_outputs_only(model, params.layers or range(max(0, top - MOVED + 1), top + 1))
-
-
 def forget(step: Step, params: Params) -> Mean:
     """Mean squared distance of forget activations to the control vector, per channel."""
     view = step.forget
@@ -135,9 +115,3 @@ def forget(step: Step, params: Params) -> Mean:
     target = params.steering * directions(view, step.state, hidden.shape[-1])
     positions = positions_of(view, params.positions, include_first=params.include_bos)
     return distance(hidden, target, positions)
-
-
-def retain(step: Step, params: Params) -> Mean | None:
-    """The shared retain term; ``mse`` compares the steered block."""
-    layer = layer_of(params, step.retain.blocks) if params.mse_layer is None else params.mse_layer
-    return shared.by_term(step, replace(params, mse_layer=layer))
