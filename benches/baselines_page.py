@@ -54,8 +54,8 @@ CLAIMS = (
         "ga", "papers", lambda x, b: _known(x, "utility") < 0.1,
     ),
     Claim(
-        "a collapsed ga can have a perfect forget quality (p above .5 at a utility below .1; here at "
-        "4e-4 over 80 steps)",
+        "a collapsed ga can have a perfect forget quality (p above .5 at a utility below .1; here "
+        "at 4e-4 over 80 steps)",
         "ga, 80 steps", "papers",
         lambda x, b: _known(x, "forget-quality") > 0.5 and _known(x, "utility") < 0.1,
     ),
@@ -91,8 +91,8 @@ CLAIMS = (
         lambda x, b: _known(x, "relearn-5") > 0.5 * _known(b["original"], "probability"),
     ),
     Claim(
-        "a small-rate ga (5e-5 over 300 steps, P below .1) comes back by fine-tuning on retain rows "
-        "alone (P benign above .2)",
+        "a small-rate ga (5e-5 over 300 steps, P below .1) comes back by fine-tuning on retain "
+        "rows alone (P benign above .2)",
         "ga, small rate", "papers",
         lambda x, b: _known(x, "probability") < 0.1 and _known(x, "benign") > 0.2,
     ),
