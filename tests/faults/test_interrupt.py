@@ -13,6 +13,15 @@ from expunge.data.jsonl import write_rows
 from expunge.testing.methods import stage, world
 
 
+PROGRAM = """
+import signal, sys
+from expunge.cli import main
+signal.signal(signal.SIGINT, signal.default_int_handler)
+sys.exit(main())
+"""
+"""Where tests run in the background, programs they start inherit that Ctrl-C is off."""
+
+
 @pytest.mark.fault
 def test_ctrl_c_ends_with_code_5_and_the_same_command_resumes(tmp_path: Path) -> None:
     stage(tmp_path)
@@ -20,7 +29,7 @@ def test_ctrl_c_ends_with_code_5_and_the_same_command_resumes(tmp_path: Path) ->
     write_rows(tmp_path / "retain.jsonl", world().retain)
     out = tmp_path / "out"
     command = [
-        sys.executable, "-c", "import sys; from expunge.cli import main; sys.exit(main())",
+        sys.executable, "-c", PROGRAM,
         "forget", "--model", str(tmp_path / "original"), "--forget", str(tmp_path / "forget.jsonl"),
         "--retain", str(tmp_path / "retain.jsonl"), "--out", str(out), "--stop-at", "none",
         "--set", "max_steps=400", "--set", "lr=1e-4", "--json",
