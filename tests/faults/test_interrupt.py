@@ -12,7 +12,6 @@ import pytest
 from expunge.data.jsonl import write_rows
 from expunge.testing.methods import stage, world
 
-
 PROGRAM = """
 import signal, sys
 from expunge.cli import main
