@@ -92,9 +92,9 @@ CLAIMS = (
     ),
     Claim(
         "a small-rate ga (5e-5 over 300 steps, P below .1) comes back by fine-tuning on retain "
-        "rows alone (P benign above .2)",
+        "rows alone (P benign above .3)",
         "ga, small rate", "papers",
-        lambda x, b: _known(x, "probability") < 0.1 and _known(x, "benign") > 0.2,
+        lambda x, b: _known(x, "probability") < 0.1 and _known(x, "benign") > 0.3,
     ),
     Claim(
         "rounding to 4 bits brings nothing back at this scale (within .05 of before)",
@@ -162,8 +162,8 @@ PROMISES: Mapping[str, tuple[str, Callable[[Line], bool]]] = {
         lambda x: _known(x, "probability") > 0.3,
     ),
     "retrain": (
-        "it is as the reference (asked below .05, MIA AUC within .15 of the reference's .37)",
-        lambda x: _known(x, "direct") < 0.05 and abs(_known(x, "auc") - 0.37) < 0.15,
+        "it is as the reference (asked 0, MIA AUC within .15 of the reference's .37)",
+        lambda x: _known(x, "direct") == 0 and abs(_known(x, "auc") - 0.37) < 0.15,
     ),
 }
 """Method -> what its paper leads one to expect, and whether a line shows it."""

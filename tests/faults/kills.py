@@ -16,8 +16,6 @@ from itertools import cycle
 from pathlib import Path
 from typing import Any
 
-import numpy
-
 from expunge.core.rng import generator
 from expunge.engine import checkpoints
 from expunge.engine.run import forget
@@ -28,10 +26,10 @@ OPTIONS: dict[str, Any] = {
     "params": {"max_steps": 120, "lr": 1e-3, "retain_term": "nll"},
     "stop_at": "none",
 }
-AIMED_WITHIN = 0.03
+AIMED_WITHIN = 0.01
 """Seconds after a checkpoint folder appears within which an aimed kill strikes."""
-
-Moment = Callable[[], bool]
+GLANCE = 0.0005
+"""Seconds between two looks at a run."""
 
 
 def attempt(folder: Path, out: Path) -> int:
@@ -57,62 +55,94 @@ def ended(child: int) -> bool:
         ChildProcessError: When it failed.
     """
     done, status = os.waitpid(child, os.WNOHANG)
-    if done and status:
+    return bool(done) and succeeded(status)
+
+
+def stands_still(child: int) -> bool:
+    """Stop it where it is; False when it ended before.
+
+    Raises:
+        ChildProcessError: When it failed.
+    """
+    os.kill(child, signal.SIGSTOP)
+    _, status = os.waitpid(child, os.WUNTRACED)
+    return os.WIFSTOPPED(status) or not succeeded(status)
+
+
+def succeeded(status: int) -> bool:
+    """True, unless it failed."""
+    if status:
         raise ChildProcessError(f"an attempt ended with {os.waitstatus_to_exitcode(status)}")
-    return bool(done)
+    return True
 
 
-def torn(out: Path) -> set[tuple[str, int]]:
-    """Checkpoints that lack their marker or a file, each with what tells it from its successor."""
-    found = set()
-    for folder in (out / ".run").glob("checkpoint-*"):
-        with suppress(FileNotFoundError):
-            if not checkpoints.is_whole(folder):
-                found.add((folder.name, folder.stat().st_ino))
-    return found
+class Watch:
+    """Tells the checkpoints that an attempt broke from those that earlier kills left broken.
+
+    A resumed run first deletes what was left, so a name that was gone for a moment is a new one.
+
+    Attributes:
+        half_written: Steps of incomplete checkpoints newer than the last whole one.
+        half_deleted: Steps of incomplete checkpoints older than it.
+        whole: Step of the last whole checkpoint, 0 without one.
+    """
+
+    def __init__(self, out: Path) -> None:
+        self._run = out / ".run"
+        self._left = set(self._states(whole=False))
+        self.look()
+
+    def look(self) -> None:
+        """Bring the attributes up to date."""
+        broken = set(self._states(whole=False))
+        self._left &= broken
+        self.whole = max(self._states(whole=True), default=0)
+        self.half_written = sorted(x for x in broken - self._left if x > self.whole)
+        self.half_deleted = sorted(x for x in broken - self._left if x < self.whole)
+
+    def _states(self, *, whole: bool) -> Iterator[int]:
+        for folder in self._run.glob("checkpoint-*"):
+            with suppress(FileNotFoundError):  # it is being deleted
+                if checkpoints.is_whole(folder) is whole:
+                    yield checkpoints.step_of(folder)
 
 
-def after(seconds: float) -> Moment:
-    """The moment ``seconds`` from now."""
+Aim = Callable[[Watch], bool]
+
+
+def at_any_time(seconds: float) -> Aim:
+    """``seconds`` from now, whatever the run does then."""
     due = time.monotonic() + seconds
-    return lambda: time.monotonic() >= due
+    return lambda _: time.monotonic() >= due
 
 
-def aimed(out: Path, delay: float, patience: float) -> Moment:
-    """The moment ``delay`` seconds after a new checkpoint folder is seen."""
-    known, latest = torn(out), after(patience)
-    due: list[Moment] = []
-
-    def has_come() -> bool:
-        if not due and torn(out) - known:
-            due.append(after(delay))
-        return due[0]() if due else latest()
-
-    return has_come
+def at_writing(watch: Watch) -> bool:
+    """While a checkpoint is being written."""
+    return bool(watch.half_written)
 
 
-def killed(folder: Path, out: Path, moment: Moment) -> bool:
-    """Run until the moment comes, then kill; False when the run ended first."""
+def killed(folder: Path, out: Path, aim: Aim, delay: Callable[[], float]) -> Watch | None:
+    """Run until the aim is met, let some time pass, and kill; None when the run ended first.
+
+    Under load a run may have left what was aimed at before it stands still: then it goes on, and
+    the kill waits for the next time.
+    """
+    watch = Watch(out)
     child = attempt(folder, out)
-    while not moment():
-        if ended(child):
-            return False
-        time.sleep(0.0005)
-    os.kill(child, signal.SIGKILL)
-    _, status = os.waitpid(child, 0)
-    return os.WIFSIGNALED(status)
-
-
-def moments(
-    out: Path, whole: float, rng: numpy.random.Generator
-) -> Iterator[tuple[str, Callable[[], Moment]]]:
-    """Half of them at any time of a run, half while a checkpoint is being written."""
-    for kind in cycle(("any time", "checkpoint")):
-        share, delay = rng.uniform(0, 0.5), rng.uniform(0, AIMED_WITHIN)
-        if kind == "any time":
-            yield kind, lambda share=share: after(share * whole)  # type: ignore[misc]
-        else:
-            yield kind, lambda delay=delay: aimed(out, delay, whole)  # type: ignore[misc]
+    while not ended(child):
+        watch.look()
+        if aim(watch):
+            time.sleep(delay())
+            if not stands_still(child):
+                return None
+            watch.look()
+            if aim(watch):
+                os.kill(child, signal.SIGKILL)
+                os.waitpid(child, 0)
+                return watch
+            os.kill(child, signal.SIGCONT)
+        time.sleep(GLANCE)
+    return None
 
 
 def finish(folder: Path, out: Path) -> str:
@@ -124,18 +154,25 @@ def finish(folder: Path, out: Path) -> str:
 
 
 def work(folder: Path, count: int, seed: int) -> dict[str, Any]:
-    """``count`` kills; every run is brought to its end by the same command."""
+    """``count`` kills; every run is brought to its end by the same command.
+
+    Half of the kills come at any time of a run, half while a checkpoint is being written.
+    """
     started = time.monotonic()
     expected = finish(folder, folder / "whole")
     whole, out = time.monotonic() - started, folder / "out"
     hits: list[dict[str, Any]] = []
     digests: list[str] = []
-    for kind, moment in moments(out, whole, generator(seed, "kills")):
+    rng = generator(seed, "kills")
+    for kind in cycle(("any time", "checkpoint")):
         if len(hits) == count:
             break
-        before = torn(out)
-        if killed(folder, out, moment()):
-            hits.append({"aimed at": kind, **_hit(out, torn(out) - before)})
+        if kind == "any time":
+            watch = killed(folder, out, at_any_time(rng.uniform(0, 0.5) * whole), lambda: 0.0)
+        else:
+            watch = killed(folder, out, at_writing, lambda: rng.uniform(0, AIMED_WITHIN))
+        if watch:
+            hits.append({"aimed at": kind, **_hit(out, watch)})
         else:  # it reached its end first: look at it and begin again
             digests.append(folder_digest(out))
             shutil.rmtree(out)
@@ -143,15 +180,12 @@ def work(folder: Path, count: int, seed: int) -> dict[str, Any]:
     return {"expected": expected, "digests": digests, "kills": hits, "seconds of a run": whole}
 
 
-def _hit(out: Path, broken: set[tuple[str, int]]) -> dict[str, Any]:
+def _hit(out: Path, watch: Watch) -> dict[str, Any]:
     """What a kill left: checkpoints half written, half deleted, and the one to go on from."""
-    newest = checkpoints.newest(out / ".run")
-    last = checkpoints.step_of(newest) if newest else 0
-    steps = sorted(checkpoints.step_of(Path(name)) for name, _ in broken)
     return {
-        "half-written": [step for step in steps if step > last],
-        "half-deleted": [step for step in steps if step <= last],
-        "whole": last,
+        "half-written": watch.half_written,
+        "half-deleted": watch.half_deleted,
+        "whole": watch.whole,
         "finished": (out / "change.json").exists(),
     }
 

@@ -9,9 +9,6 @@ from pathlib import Path
 
 import pytest
 
-from expunge.data.jsonl import write_rows
-from expunge.testing.methods import stage, world
-
 PROGRAM = """
 import signal, sys
 from expunge.cli import main
@@ -22,15 +19,12 @@ sys.exit(main())
 
 
 @pytest.mark.fault
-def test_ctrl_c_ends_with_code_5_and_the_same_command_resumes(tmp_path: Path) -> None:
-    stage(tmp_path)
-    write_rows(tmp_path / "forget.jsonl", world().forget)
-    write_rows(tmp_path / "retain.jsonl", world().retain)
+def test_ctrl_c_ends_with_code_5_and_the_same_command_resumes(scene: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     command = [
         sys.executable, "-c", PROGRAM,
-        "forget", "--model", str(tmp_path / "original"), "--forget", str(tmp_path / "forget.jsonl"),
-        "--retain", str(tmp_path / "retain.jsonl"), "--out", str(out), "--stop-at", "none",
+        "forget", "--model", str(scene / "original"), "--forget", str(scene / "forget.jsonl"),
+        "--retain", str(scene / "retain.jsonl"), "--out", str(out), "--stop-at", "none",
         "--set", "max_steps=400", "--set", "lr=1e-4", "--json",
     ]  # fmt: skip
     first = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)

@@ -10,10 +10,8 @@ from pathlib import Path
 import pytest
 
 from expunge.core.events import Event, listening
-from expunge.data.jsonl import write_rows
 from expunge.engine import checkpoints
 from expunge.engine.run import forget
-from expunge.testing.methods import stage, world
 
 KILLS, SEED = 20, 7
 NEEDED = (
@@ -25,16 +23,6 @@ NEEDED = (
     "method_state.json",
 )
 pytestmark = pytest.mark.fault
-
-
-@pytest.fixture(scope="module")
-def scene(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A tiny model and its rows on disk."""
-    folder = tmp_path_factory.mktemp("scene")
-    stage(folder)
-    write_rows(folder / "forget.jsonl", world().forget)
-    write_rows(folder / "retain.jsonl", world().retain)
-    return folder
 
 
 def test_a_run_killed_twenty_times_ends_bit_identical(
@@ -53,7 +41,7 @@ def test_a_run_killed_twenty_times_ends_bit_identical(
     record_property("kills that hit a half-written checkpoint", len(torn))
     record_property("kills after a whole checkpoint", len(resumable))
     assert len(found["kills"]) == KILLS
-    assert torn, found["kills"]
+    assert len(torn) >= 3, found["kills"]
     assert len(resumable) >= 3, found["kills"]
     assert set(found["digests"]) == {found["expected"]}
 

@@ -14,7 +14,6 @@ from expunge.core.events import Event, listening
 from expunge.engine import checkpoints
 from expunge.engine.run import forget
 from expunge.lm.digest import folder_digest
-from expunge.testing.methods import stage, world
 
 STEPS = 20
 OPTIONS = {"method": "npo", "params": {"max_steps": STEPS, "lr": 1e-3}, "stop_at": "none"}
@@ -52,16 +51,10 @@ with listening(hear):
 
 
 @pytest.fixture(scope="module")
-def scene(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A model, its rows on disk, and an uninterrupted run in ``whole``."""
-    from expunge.data.jsonl import write_rows
-
-    folder = tmp_path_factory.mktemp("scene")
-    stage(folder)
-    write_rows(folder / "forget.jsonl", world().forget)
-    write_rows(folder / "retain.jsonl", world().retain)
-    run(folder, folder / "whole")
-    return folder
+def whole(scene: Path) -> Path:
+    """An uninterrupted run."""
+    run(scene, scene / "whole")
+    return scene / "whole"
 
 
 def run(folder: Path, out: Path) -> dict:
@@ -75,7 +68,7 @@ def run(folder: Path, out: Path) -> dict:
     "place", ["after step 3", "after step 13", "before the marker", "while publishing"]
 )
 def test_a_killed_run_resumes_and_ends_bit_identical(
-    place: str, scene: Path, tmp_path: Path
+    place: str, scene: Path, whole: Path, tmp_path: Path
 ) -> None:
     for name in ("original", "forget.jsonl", "retain.jsonl"):
         os.symlink(scene / name, tmp_path / name)
@@ -88,11 +81,13 @@ def test_a_killed_run_resumes_and_ends_bit_identical(
     resumed = run(scene, tmp_path / "out")
     assert resumed["resumed_from"] > 0
     assert resumed["steps"] == STEPS
-    assert folder_digest(tmp_path / "out") == folder_digest(scene / "whole")
+    assert folder_digest(tmp_path / "out") == folder_digest(whole)
     assert not (tmp_path / "out" / ".run").exists()
 
 
-def test_an_interrupted_run_resumes_and_ends_bit_identical(scene: Path, tmp_path: Path) -> None:
+def test_an_interrupted_run_resumes_and_ends_bit_identical(
+    scene: Path, whole: Path, tmp_path: Path
+) -> None:
     def interrupt(event: Event) -> None:
         if event.kind == "advance" and event.done >= 9:
             raise KeyboardInterrupt
@@ -101,17 +96,16 @@ def test_an_interrupted_run_resumes_and_ends_bit_identical(scene: Path, tmp_path
         run(scene, tmp_path / "out")
     resumed = run(scene, tmp_path / "out")
     assert 0 < resumed["resumed_from"] <= 9
-    assert folder_digest(tmp_path / "out") == folder_digest(scene / "whole")
+    assert folder_digest(tmp_path / "out") == folder_digest(whole)
 
 
-def test_the_same_command_on_a_finished_folder_changes_nothing(scene: Path) -> None:
-    out = scene / "whole"
-    before = {f: (f.stat().st_mtime_ns, f.stat().st_size) for f in out.iterdir()}
-    again = run(scene, out)
-    manifest = json.loads((out / "change.json").read_text())
+def test_the_same_command_on_a_finished_folder_changes_nothing(scene: Path, whole: Path) -> None:
+    before = {f: (f.stat().st_mtime_ns, f.stat().st_size) for f in whole.iterdir()}
+    again = run(scene, whole)
+    manifest = json.loads((whole / "change.json").read_text())
     assert again == manifest["summary"]
-    after = {f: (f.stat().st_mtime_ns, f.stat().st_size) for f in out.iterdir()}
-    assert {f for f in before if before[f] != after[f]} <= {out / ".lock"}
+    after = {f: (f.stat().st_mtime_ns, f.stat().st_size) for f in whole.iterdir()}
+    assert {f for f in before if before[f] != after[f]} <= {whole / ".lock"}
 
 
 def test_a_finished_folder_with_changed_weights_is_refused(scene: Path, tmp_path: Path) -> None:
@@ -126,11 +120,11 @@ def test_a_finished_folder_with_changed_weights_is_refused(scene: Path, tmp_path
     assert caught.value.exit_code == 3
 
 
-def test_another_command_does_not_touch_a_finished_folder(scene: Path) -> None:
+def test_another_command_does_not_touch_a_finished_folder(scene: Path, whole: Path) -> None:
     with pytest.raises(ExpungeError) as caught:
         forget(
             scene / "original", scene / "forget.jsonl", scene / "retain.jsonl",
-            out=scene / "whole", **{**OPTIONS, "method": "ga"},
+            out=whole, **{**OPTIONS, "method": "ga"},
         )  # fmt: skip
     assert caught.value.code == "E-USE-004"
 

@@ -19,24 +19,12 @@ import torch
 from safetensors.torch import load_file
 from trajectories import CASES, RUN, SIZES, STEPS, assembled, prepared, trained
 
-from expunge.data.jsonl import write_rows
 from expunge.engine.change import load_change
 from expunge.engine.run import forget
 from expunge.lm.digest import folder_digest
-from expunge.testing.methods import stage, world
 
 WORKER = Path(__file__).with_name("trajectories.py")
 pytestmark = pytest.mark.fault
-
-
-@pytest.fixture(scope="module")
-def scene(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A tiny model and its rows on disk."""
-    folder = tmp_path_factory.mktemp("scene")
-    stage(folder)
-    write_rows(folder / "forget.jsonl", world().forget)
-    write_rows(folder / "retain.jsonl", world().retain)
-    return folder
 
 
 def torchrun(*arguments: object) -> list[str]:

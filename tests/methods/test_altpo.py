@@ -3,25 +3,26 @@
 import json
 import math
 import shutil
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
 from conftest_methods import assert_same, slow_nll
+from micro_task import prepared
 
-from expunge.core.registry import methods
 from expunge.engine.alternates import said_instead, tells_truth
 from expunge.engine.change import load_change, revert
 from expunge.engine.datasets import Datasets
-from expunge.engine.method import GradientMethod
 from expunge.engine.run import forget
 from expunge.engine.slots.sample import Pairs, one_to_one, pairs
 from expunge.engine.task import Paired, Task
 from expunge.lm.load import load
 from expunge.lm.subject import Subject
 from expunge.testing import objective
-from expunge.testing.methods import taught_subject, world
 from expunge.testing.micro import micro_world, taught
+
+a_task = partial(prepared, "altpo", source="permute", batch_size=7)
 
 
 def winning(view: dict) -> dict:
@@ -68,22 +69,6 @@ def test_it_equals_a_slow_sum_over_pairs(random_table, random_view) -> None:
     slow = torch.stack(terms).mean() + 2.0 * torch.stack(kept).mean()
     slow.backward()
     assert_same((found.loss, model.table.grad), (slow, twin.table.grad))
-
-
-def a_task(**options) -> tuple[Task, GradientMethod]:
-    """The micro world, the alternates of other rows beside it."""
-    params = methods.params("altpo", {"source": "permute", "batch_size": 7, **options})
-    method = GradientMethod.assemble(methods.load("altpo"), params)
-    subject, rows = taught_subject(), world()
-    task = Task(
-        model=subject.model,
-        tokenizer=subject.tokenizer,
-        encoder=subject.encoder,
-        roles={"forget": rows.forget, "retain": rows.retain},
-    )
-    assert method.prepare is not None
-    method.prepare(task, params)
-    return task, method
 
 
 def test_an_epoch_passes_every_pair_once() -> None:

@@ -2,12 +2,14 @@
 
 import json
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
 from conftest_methods import Fixed, Table, assert_same, flat, slow_nll
+from micro_task import prepared
 from torch import Tensor
 
 from expunge.core.errors import ExpungeError
@@ -15,7 +17,6 @@ from expunge.core.registry import methods
 from expunge.engine.datasets import Datasets, wordings_of
 from expunge.engine.digressions import EVASIONS, EXPERT, digressions_of, subjects_of
 from expunge.engine.forward import Inputs
-from expunge.engine.method import GradientMethod
 from expunge.engine.run import forget
 from expunge.engine.slots.sample import one_to_one
 from expunge.engine.sources import Counting, Frozen
@@ -31,6 +32,7 @@ from expunge.testing import objective
 from expunge.testing.methods import taught_subject, world
 from expunge.testing.micro import micro_world, taught
 
+a_task = partial(prepared, "elm")
 EXACT = {"eta_max": 1.0, "temperature": 1.0, "top_k": 100, "retain_weight": 0.0}
 
 
@@ -179,22 +181,6 @@ def test_other_supervised_tokens_behind_a_preface_are_refused(random_view) -> No
     table = Table(torch.randn(11, 11, generator=torch.Generator().manual_seed(0)))
     with pytest.raises(ExpungeError, match="E-MODEL-011"):
         objective("elm", table, views, table)
-
-
-def a_task(**options) -> tuple[Task, GradientMethod]:
-    """The micro world with prefaces and digressions beside it."""
-    params = methods.params("elm", options)
-    method = GradientMethod.assemble(methods.load("elm"), params)
-    subject, rows = taught_subject(), world()
-    task = Task(
-        model=subject.model,
-        tokenizer=subject.tokenizer,
-        encoder=subject.encoder,
-        roles={"forget": rows.forget, "retain": rows.retain},
-    )
-    assert method.prepare is not None
-    method.prepare(task, params)
-    return task, method
 
 
 def test_the_three_views_stand_on_the_same_tokens_and_prefaces_change() -> None:

@@ -1,16 +1,16 @@
 """LLMU: its three terms, the random answers token by token, and the rule that ends the ascent."""
 
 from dataclasses import replace
+from functools import partial
 
 import pytest
 import torch
 from conftest_methods import assert_same, flat, slow_nll
+from micro_task import prepared
 
 from expunge.core.errors import ExpungeError
-from expunge.core.registry import methods
 from expunge.engine.datasets import Datasets
 from expunge.engine.gradient import StepGradient
-from expunge.engine.method import GradientMethod
 from expunge.engine.run import forget
 from expunge.engine.slots.combine import weighted_sum
 from expunge.engine.slots.stop import Measured
@@ -21,21 +21,7 @@ from expunge.requests.rows import Row
 from expunge.testing import objective
 from expunge.testing.methods import stage, taught_subject, world
 
-
-def a_task(**options) -> tuple[Task, GradientMethod]:
-    """The micro world with random answers beside it."""
-    params = methods.params("llmu", options)
-    method = GradientMethod.assemble(methods.load("llmu"), params)
-    subject, rows = taught_subject(), world()
-    task = Task(
-        model=subject.model,
-        tokenizer=subject.tokenizer,
-        encoder=subject.encoder,
-        roles={"forget": rows.forget, "retain": rows.retain},
-    )
-    assert method.prepare is not None
-    method.prepare(task, params)
-    return task, method
+a_task = partial(prepared, "llmu")
 
 
 def test_t3_is_ascent_on_one_half_and_descent_on_the_random_answer(t3) -> None:

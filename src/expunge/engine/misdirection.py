@@ -1,7 +1,8 @@
 """What the methods of representation misdirection have in common: one block, steered from below.
 
-A method that steers an other length or direction takes `mask` and `retain` from here as its slots.
-Its parameters have ``layer``, ``layers``, ``mse_layer`` and ``retain_term``.
+A method that steers another length or direction takes `mask` and `retain` from here as its slots,
+and asks `steered` and `lengths` what it pushes and how long that is now. Its parameters have
+``layer``, ``positions`` and ``include_bos`` beside those of every gradient method.
 
 Reference: The WMDP Benchmark: Measuring and Reducing Malicious Use With Unlearning, 2024.
 """
@@ -9,14 +10,16 @@ Reference: The WMDP Benchmark: Measuring and Reducing Malicious Use With Unlearn
 from dataclasses import replace
 from typing import Any
 
+from torch import Tensor
 from transformers import PreTrainedModel
 
 from expunge.engine.mean import Mean
 from expunge.engine.slots import retain as shared
 from expunge.engine.slots.mask import Mask, mlp_outputs_only
-from expunge.engine.steering import at_depth
+from expunge.engine.steering import at_depth, natural_norms, positions_of
 from expunge.engine.step import Step
 from expunge.engine.task import Task
+from expunge.engine.view import View
 from expunge.lm.arch import Slots
 
 DEPTH = 7 / 32
@@ -29,6 +32,27 @@ MOVED = 3
 def layer_of(params: Any, blocks: int) -> int:
     """The steered block of a model with so many."""
     return at_depth(DEPTH, blocks) if params.layer is None else int(params.layer)
+
+
+def steered(view: View, params: Any) -> tuple[Tensor, Tensor]:
+    """What is pushed.
+
+    Returns:
+        [B, T, d], the outputs of the steered block, and [B, T] bool, which positions are pushed.
+    """
+    hidden = view.hidden(layer_of(params, view.blocks))
+    return hidden, positions_of(view, params.positions, include_first=params.include_bos)
+
+
+def lengths(task: Task, params: Any) -> dict[str, float]:
+    """Topic -> mean length of what is pushed, on the first forget batch of the original model.
+
+    Args:
+        task: After `expunge.engine.steering.remember_topics`.
+        params: Of the method.
+    """
+    layer = layer_of(params, len(Slots(task.model)))
+    return natural_norms(task, params, layer, params.positions, include_first=params.include_bos)
 
 
 def mask(model: PreTrainedModel, task: Task, params: Any) -> Mask:

@@ -19,7 +19,8 @@ from transformers import PreTrainedTokenizerBase as Tokenizer
 
 from expunge.core.errors import ExpungeError, raise_all
 from expunge.lm.digest import folder_digest
-from expunge.lm.folder import TOKENIZERS, Folder, inspect_folder
+from expunge.lm.folder import Folder, inspect_folder
+from expunge.lm.folder_problems import TOKENIZERS
 
 DTYPES = {"F64": torch.float64, "F16": torch.float16, "BF16": torch.bfloat16}
 

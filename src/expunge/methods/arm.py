@@ -28,12 +28,10 @@ from torch import Tensor
 
 from expunge.core.params import GradientParams, param
 from expunge.engine.mean import Mean
-from expunge.engine.misdirection import layer_of, mask, retain
+from expunge.engine.misdirection import lengths, mask, retain, steered
 from expunge.engine.steering import (
     directions,
     distance,
-    natural_norms,
-    positions_of,
     remember_topics,
     row_norms,
     topics_of,
@@ -41,7 +39,6 @@ from expunge.engine.steering import (
 from expunge.engine.step import Step
 from expunge.engine.task import Task
 from expunge.engine.view import View
-from expunge.lm.arch import Slots
 
 CARD = {
     "id": "arm",
@@ -110,25 +107,21 @@ def prepare(task: Task, params: Params) -> None:
     """Note the topics and, for ``first_batch``, how long the original's activations are."""
     remember_topics(task)
     if params.norm_source == "first_batch":
-        layer = layer_of(params, len(Slots(task.model)))
-        task.state[NORMS] = natural_norms(
-            task, params, layer, params.positions, include_first=params.include_bos
-        )
+        task.state[NORMS] = lengths(task, params)
 
 
 def forget(step: Step, params: Params) -> Mean:
     """Mean squared distance of forget activations to the target, per channel."""
     view = step.forget
-    hidden = view.hidden(layer_of(params, view.blocks))
-    positions = positions_of(view, params.positions, include_first=params.include_bos)
-    lengths = natural(view, positions, step.state, params)
-    target = params.scale * lengths[:, None, None] * directions(view, step.state, hidden.shape[-1])
+    hidden, positions = steered(view, params)
+    norms = natural(view, positions, step.state, params)
+    target = params.scale * norms[:, None, None] * directions(view, step.state, hidden.shape[-1])
     return distance(hidden, target, positions)
 
 
 def natural(view: View, positions: Tensor, state: Mapping[str, Any], params: Params) -> Tensor:
     """[B]: how long the activations of each row were before (n)."""
     if params.norm_source == "first_batch":
-        lengths = [state[NORMS][topic] for topic in topics_of(view, state)]
-        return positions.new_tensor(lengths, dtype=torch.float32)
-    return row_norms(view.anchor.hidden(layer_of(params, view.blocks)), positions)
+        norms = [state[NORMS][topic] for topic in topics_of(view, state)]
+        return positions.new_tensor(norms, dtype=torch.float32)
+    return row_norms(*steered(view.anchor, params))

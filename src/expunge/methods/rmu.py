@@ -25,14 +25,8 @@ from typing import Literal
 from expunge.core.events import note
 from expunge.core.params import GradientParams, param
 from expunge.engine.mean import Mean
-from expunge.engine.misdirection import layer_of, mask, retain
-from expunge.engine.steering import (
-    directions,
-    distance,
-    natural_norms,
-    positions_of,
-    remember_topics,
-)
+from expunge.engine.misdirection import layer_of, lengths, mask, retain, steered
+from expunge.engine.steering import directions, distance, remember_topics
 from expunge.engine.step import Step
 from expunge.engine.task import Task
 from expunge.lm.arch import Slots
@@ -93,13 +87,9 @@ class Params(GradientParams):
 def prepare(task: Task, params: Params) -> None:
     """Note the topics; say so when the vector is shorter than what it should outgrow."""
     remember_topics(task)
-    layer = layer_of(params, len(Slots(task.model)))
-    natural = max(
-        natural_norms(
-            task, params, layer, params.positions, include_first=params.include_bos
-        ).values()
-    )
+    natural = max(lengths(task, params).values())
     if params.steering < natural:
+        layer = layer_of(params, len(Slots(task.model)))
         note(
             f"rmu: activations of block {layer} have length {natural:.1f}, steering is "
             f"{params.steering:g}: too short to forget with. Raise it (--set steering=...), or "
@@ -110,8 +100,6 @@ def prepare(task: Task, params: Params) -> None:
 
 def forget(step: Step, params: Params) -> Mean:
     """Mean squared distance of forget activations to the control vector, per channel."""
-    view = step.forget
-    hidden = view.hidden(layer_of(params, view.blocks))
-    target = params.steering * directions(view, step.state, hidden.shape[-1])
-    positions = positions_of(view, params.positions, include_first=params.include_bos)
+    hidden, positions = steered(step.forget, params)
+    target = params.steering * directions(step.forget, step.state, hidden.shape[-1])
     return distance(hidden, target, positions)
