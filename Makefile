@@ -12,7 +12,7 @@ export TOKENIZERS_PARALLELISM := false
 help:
 	@echo "make demo    forget eight people, attack the result, write demo/report.html"
 	@echo "make test    the tests of the gate"
-	@echo "make bench   what the engine costs (some eight CPU-minutes)"
+	@echo "make bench   what engine and evaluation cost (some nine CPU-minutes)"
 	@echo "make study   the slow studies (minutes to hours)"
 	@echo "make lint    ruff and mypy"
 	@echo "make build   wheel and source archive in dist/"
@@ -32,12 +32,16 @@ test: $(READY)
 
 bench: $(READY)
 	$(BIN)/python benches/engine.py
+	$(BIN)/python benches/evaluation.py
 
 study: $(READY) bench
 	$(BIN)/python -m pytest -m slow --timeout 7200
 	$(BIN)/python benches/baselines.py
 	$(BIN)/python benches/stop_and_settle.py
 	$(BIN)/python benches/estimate.py
+	$(BIN)/python benches/path.py
+	$(BIN)/python benches/coreset.py
+	$(BIN)/python benches/benchmarks.py $(if $(DATA),--data $(DATA))
 
 lint: $(READY)
 	$(BIN)/ruff check .

@@ -115,12 +115,26 @@ def component(card: Card) -> str:
     parts.append(table(("", ""), ((name, plain(value)) for name, value in facts.items())))
     if card.formula:
         parts += ["## Formula", f"```text\n{card.formula}\n```"]
-    for title in ("Reference", "Departs from the paper"):
+    for title in ("Meaning", "Example", "Reference", "Departs from the paper"):
         if words := section(card.doc, title):
-            parts += [f"## {title}", words[0].upper() + words[1:]]
+            parts += [f"## {title}", *paragraphs(words[0].upper() + words[1:])]
     if card.params:
         parts += ["## Parameters", parameters(card.params)]
     return joined(*parts)
+
+
+def paragraphs(words: str) -> Iterator[str]:
+    """The paragraphs of a section; examples stand in blocks of code."""
+    block: list[str] = []
+    for line in [*words.split("\n"), ""]:
+        begins = line.startswith(">>>") and not (block and block[0].startswith(">>>"))
+        if block and (begins or not line.strip()):
+            is_code = block[0].startswith(">>>")
+            text = "\n".join(block)
+            yield f"```pycon\n{text}\n```" if is_code else text
+            block = []
+        if line.strip():
+            block.append(line)
 
 
 def parameters(params: Mapping[str, Mapping[str, object]]) -> str:

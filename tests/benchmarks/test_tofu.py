@@ -9,10 +9,13 @@ import pytest
 from expunge.benchmarks import tofu
 from expunge.core import registry
 from expunge.core.errors import ExpungeError
-from expunge.testing.tofu import SAME_QUESTION, write_tofu
+from expunge.lab.benchmark import Benchmark
+from expunge.testing.replicas.tofu import SAME_QUESTION
+from expunge.testing.replicas.tofu import write as write_tofu
 
 UPSTREAM = Path(__file__).parents[3] / "shared" / "data" / "tofu"
 PARAMS = tofu.Params()
+TOFU = Benchmark.load("tofu")
 ROWS_OF = {"forget01": (40, 3960), "forget05": (200, 3800), "forget10": (400, 3600)}
 
 
@@ -162,7 +165,7 @@ def test_upstream_files_have_the_published_counts(split):
 
 def test_numbers_of_a_log_are_those_of_the_formulas(data):
     log = log_of(data)
-    parts = tofu.summarise(log)["parts"]["geometric"]
+    parts = TOFU.summarise(log)["parts"]["geometric"]
     assert parts["forget.prob"] == pytest.approx(math.exp(-0.1))
     assert parts["forget.truth_ratio"] == pytest.approx(math.exp(-1.0))
     assert parts["retain.truth_ratio"] == pytest.approx(1 - math.exp(-1.0))
@@ -172,7 +175,7 @@ def test_numbers_of_a_log_are_those_of_the_formulas(data):
 
 
 def test_utility_is_the_harmonic_mean_of_its_nine_parts(data):
-    summary = tofu.summarise(log_of(data))
+    summary = TOFU.summarise(log_of(data))
     parts = tofu.details(summary).values()
     assert len(parts) == 9
     expected = 9 / sum(1 / part for part in parts)
@@ -181,7 +184,7 @@ def test_utility_is_the_harmonic_mean_of_its_nine_parts(data):
 
 def test_utility_the_original_never_had_is_not_measured(data):
     tiny = log_of(data, real=False)
-    summary = tofu.summarise(tiny, original=tiny)
+    summary = TOFU.summarise(tiny, None, tiny)
     assert summary["model_utility"] == {"geometric": None, "arithmetic": None}
     note = summary["notes"]["model_utility"]
     assert note.startswith("not measurable on this model")
@@ -189,24 +192,80 @@ def test_utility_the_original_never_had_is_not_measured(data):
 
 
 def test_utility_lost_by_forgetting_is_zero_and_says_why(data):
-    summary = tofu.summarise(log_of(data, real=False), original=log_of(data))
+    summary = TOFU.summarise(log_of(data, real=False), None, log_of(data))
     assert summary["model_utility"]["geometric"] == 0
     assert summary["notes"]["model_utility"].startswith("0 because real_authors.rouge")
 
 
 def test_forget_quality_needs_a_reference_with_the_same_rows(data):
     log = log_of(data)
-    assert tofu.summarise(log)["forget_quality"] is None
-    assert tofu.summarise(log, log)["forget_quality"]["p"] == 1.0
-    assert tofu.summarise(log, log_of(data, paraphrase=3.0))["forget_quality"]["d"] == 1.0
+    assert TOFU.summarise(log)["forget_quality"] is None
+    assert TOFU.summarise(log, log)["forget_quality"]["p"] == 1.0
+    assert TOFU.summarise(log, log_of(data, paraphrase=3.0))["forget_quality"]["d"] == 1.0
     del log["forget"]["wrong_nll"][next(iter(log["forget"]["wrong_nll"]))]
     with pytest.raises(ExpungeError) as refusal:
-        tofu.summarise(log, log_of(data))
+        TOFU.summarise(log, log_of(data))
     assert refusal.value.code == "E-DATA-013"
 
 
+@pytest.fixture
+def with_holdout(broken):
+    """A folder that has rows of authors whom no model was trained on."""
+    forgotten = [json.loads(line) for line in (broken / "forget10.json").read_text().splitlines()]
+    unseen = [{**record, "answer": f"{record['answer']} So they say."} for record in forgotten]
+    lines = "".join(json.dumps(record) + "\n" for record in unseen)
+    (broken / "holdout10.json").write_text(lines)
+    return broken
+
+
+def test_rows_of_unseen_authors_make_the_holdout(with_holdout, data):
+    assert "holdout" not in tofu.splits(data, "forget10", PARAMS)
+    assert "holdout" not in tofu.sets(data, "forget10", PARAMS)
+    for rows in (f(with_holdout, "forget10", PARAMS)["holdout"] for f in (tofu.splits, tofu.sets)):
+        assert len(rows) == 20
+        assert {(row.role, row.subject) for row in rows} == {("holdout", "author-10")}
+
+
+def test_an_unseen_author_must_not_be_in_the_split(with_holdout):
+    text = (with_holdout / "forget10.json").read_text()
+    (with_holdout / "holdout10.json").write_text(text)
+    assert refused(with_holdout).code == "E-DATA-014"
+
+
+def test_membership_is_measured_where_there_is_a_holdout(with_holdout):
+    log = log_of(with_holdout)
+    for name, level in (("forget", 0.1), ("holdout", 2.0)):
+        ids = log[name]["nll"]
+        log[name]["training_logp"] = {row: [-level, -level] for row in ids}
+    values = TOFU.values(log, log)
+    assert values["mia_loss"].mean == 1.0
+    assert values["mia_min_k"].mean == 1.0
+    assert values["privleak"].note
+    without = {name: of for name, of in log.items() if name != "holdout"}
+    assert TOFU.values(without)["mia_loss"].mean is None
+
+
+def test_a_row_that_is_evaluated_twice_is_refused(broken):
+    for name in ("retain_perturbed", "world_facts_perturbed", "forget10_perturbed"):
+        path = broken / f"{name}.json"
+        before = path.read_text()
+        change(path, lambda records: [*records, records[0]])
+        error = refused(broken)
+        assert error.code == "E-DATA-007", name
+        assert name in str(error)
+        path.write_text(before)
+
+
+def test_answers_end_at_their_first_line_where_asked_for():
+    whole, cut = (tofu.asking(tofu.Params(answers=how)) for how in ("whole", "first-line"))
+    assert {asking.cut("In Oslo.\nOr not.") for asking in whole.values()} == {"In Oslo.\nOr not."}
+    assert {asking.cut("In Oslo.\nOr not.") for asking in cut.values()} == {"In Oslo."}
+    assert {asking.new_tokens for asking in cut.values()} == {200}
+
+
 def test_named_metrics_exist():
-    assert set(tofu.metrics()) <= set(registry.metrics.ids())
+    named = {measure.metric for measure in tofu.measures(PARAMS).values()}
+    assert named <= set(registry.metrics.ids())
 
 
 @pytest.mark.parametrize("split", ROWS_OF)

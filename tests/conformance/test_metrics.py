@@ -8,11 +8,12 @@ from expunge.benchmarks import tofu
 from expunge.core import registry
 from expunge.core.results import Value
 from expunge.core.scores import average
-from expunge.lm.readings import NAMES
+from expunge.lm.gather import gather
+from expunge.lm.readings import NAMES, TEXTS
 from expunge.lm.subject import Subject
 from expunge.testing.metrics import check_metric, measure
+from expunge.testing.replicas.tofu import write as write_tofu
 from expunge.testing.tiny import tiny_model, tiny_tokenizer
-from expunge.testing.tofu import write_tofu
 
 
 @pytest.mark.parametrize("metric_id", registry.metrics.ids())
@@ -23,7 +24,7 @@ def test_metric_conforms(metric_id):
 READABLE = [
     metric_id
     for metric_id in registry.metrics.ids()
-    if set(registry.metrics.card(metric_id).needs) <= {*NAMES, "reply", "reference"}
+    if set(registry.metrics.card(metric_id).needs) <= {*NAMES, *TEXTS, "reference"}
 ]
 
 
@@ -39,8 +40,7 @@ def scored(tmp_path_factory):
         for seed in (0, 1):
             model = tiny_model("llama", vocab=len(tokenizer), seed=seed)
             subject = Subject(model, tokenizer, batch_size=batch_size)
-            log = tofu.evaluate(subject, {"forget": rows}, tofu.Params(new_tokens=8))
-            made[batch_size, seed] = log["forget"]
+            made[batch_size, seed] = gather((*NAMES, *TEXTS), subject, rows, 8)
     return made
 
 

@@ -6,7 +6,9 @@ import pytest
 
 from expunge.benchmarks import tofu
 from expunge.core.errors import ExpungeError
+from expunge.lab.benchmark import Benchmark
 from expunge.lab.tofu_tiny import SPLIT, build_tofu, make_tokenizer, write_cut
+from expunge.lm.gather import Models
 from expunge.lm.load import load
 from expunge.lm.subject import Subject
 
@@ -77,7 +79,8 @@ def test_original_knows_by_heart_what_the_reference_never_saw(tmp_path):
     strength = {}
     for name in ("original", "reference"):
         loaded = load(built[name])
-        log = tofu.evaluate(Subject(loaded.model, loaded.tokenizer), rows, PARAMS)
+        models = Models(model=Subject(loaded.model, loaded.tokenizer))
+        log = Benchmark.load("tofu").evaluate(models, rows, PARAMS)
         hits = log["forget"]["token_hit"].values()
         strength[name] = sum(all(row) for row in hits) / len(hits)
     assert strength["original"] > 0.95

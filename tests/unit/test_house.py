@@ -18,7 +18,7 @@ import pytest
 SOURCE = Path(__file__).parents[2] / "src"
 FLOORS = [
     {"core"},
-    {"text"},
+    {"text", "numbers"},
     {"requests"},
     {"data"},
     {"lm"},
@@ -36,7 +36,7 @@ COMPONENTS = FLOORS[6]
 PROMISED_UPWARD = {("audit", "expunge.report"), ("audit", "expunge.api")}
 """``audit.to_html(path)`` and the call ``expunge.audit(...)`` are promised; both look the room up
 when they are called."""
-WITHOUT_TORCH = ("core", "text", "requests", "report", "cli")
+WITHOUT_TORCH = ("core", "text", "numbers", "requests", "report", "cli")
 THE_WRITER = "expunge.core.atomic"
 WRITING_MODE = re.compile(r"[rbt]*[wax+][wax+rbt]*")
 

@@ -139,6 +139,7 @@ def assemble(setting: Setting, found: Findings, seconds: float) -> dict[str, Any
             "subjects": len({row.subject for row in setting.forget if row.subject}),
             "known": len(found.known),
             "unit": unit,
+            "entities": {row.id: row.subject for row in setting.forget},
         },
         "control": _control(found.control),
         "attacks": {

@@ -94,16 +94,7 @@ def _curve(runs: Mapping[str, Sequence[Leak]]) -> dict[str, list[Any]] | None:
 
 def metric_record(values: Mapping[str, Value | None]) -> dict[str, Any]:
     """One metric as ``audit.json`` holds it."""
-    return {
-        who: value
-        and {
-            "mean": value.mean,
-            "parts": dict(value.parts),
-            "note": value.note,
-            "per_row": dict(value.per_row),
-        }
-        for who, value in values.items()
-    }
+    return {who: value and value.as_dict() for who, value in values.items()}
 
 
 def utility_record(utility: Utility | None) -> dict[str, Any] | None:

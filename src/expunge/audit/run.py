@@ -16,7 +16,7 @@ import numpy as np
 from expunge.audit.controls import Control, choose_control, known_rows, reference_knows
 from expunge.audit.evidence import Findings, Setting, assemble
 from expunge.audit.examples import worst_leaks
-from expunge.audit.measures import measure
+from expunge.audit.measures import Values, measure
 from expunge.audit.mounting import Mounter
 from expunge.audit.plan import Entry, level_of, plan
 from expunge.audit.record import Audit, Mounted
@@ -209,11 +209,22 @@ class _Work:
         if found.utility is None:
             found = replace(found, problems=("the original is of no use on the rows to be kept",))
         mounted = tuple(self._mounted(case, known, control) for case in _cases(setting))
-        values = measure(setting.plan.metrics, setting.subjects, setting.forget, self.new_tokens)
+        values = self._metrics()
         served = {**setting.subjects, "original": self.original, "model": setting.model}
         examples = worst_leaks(known, mounted, served, self.new_tokens)
         self.running.advance(1, text="metrics")
         return replace(found, control=control, mounted=mounted, metrics=values, examples=examples)
+
+    def _metrics(self) -> Values:
+        setting = self.setting
+        roles = {
+            "forget": setting.forget,
+            "retain": setting.retain,
+            "neighbour": setting.neighbour,
+            "holdout": setting.holdout,
+        }
+        chosen = setting.plan.metrics
+        return measure(chosen, setting.subjects, roles, self.new_tokens, setting.seed)
 
     def _utility(self) -> Utility | None:
         setting = self.setting

@@ -10,6 +10,7 @@ from expunge.core.results import Outcome, Verdict
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Interval = Annotated[list[Share], Field(min_length=2, max_length=2)]
+Bounds = Annotated[list[float], Field(min_length=2, max_length=2)]
 
 
 class _Part(BaseModel):
@@ -33,6 +34,7 @@ class _Request(_Part):
     subjects: int
     known: int
     unit: Literal["subject", "fact"]
+    entities: dict[str, str | None]
 
 
 class _Control(_Part):
@@ -89,10 +91,17 @@ class _Attack(_Part):
 
 
 class _Value(_Part):
+    n: int
     mean: float | None
+    interval: Bounds | None
+    units: int | None
+    seed: int | None
+    against: str
     parts: dict[str, float]
+    intervals: dict[str, Bounds]
     note: str
     per_row: dict[str, float]
+    beside: dict[str, dict[str, float]]
 
 
 class _Metric(_Part):

@@ -16,6 +16,7 @@ from expunge.cli import (
     bench,
     benchmarks,
     check,
+    compare,
     demo,
     forget,
     guard,
@@ -44,7 +45,7 @@ for _panel, _commands in (
             benchmarks.benchmarks,
         ),
     ),
-    (_EXTEND, (bench.bench,)),
+    (_EXTEND, (bench.bench, compare.compare)),
 ):
     for _command in _commands:
         app.command(_command.__name__.lstrip("_"), rich_help_panel=_panel)(_command)

@@ -61,9 +61,9 @@ def _page(card: "Card") -> "RenderableType":
     if card.formula:
         parts += [Text(), Text(_indented(card.formula))]
     parts += [Text(), _facts(card)]
-    departures = section(card.doc, "Departs from the paper")
-    if departures:
-        parts += [Text(), Text("Departs from the paper", "bold"), Text(_indented(departures))]
+    for title in ("Meaning", "Example", "Departs from the paper"):
+        if words := section(card.doc, title):
+            parts += [Text(), Text(title, "bold"), Text(_indented(words))]
     if card.params:
         parts += [Text(), _parameters(card.params)]
     return Group(*parts)

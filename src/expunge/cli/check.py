@@ -33,6 +33,11 @@ def _check_audit(given: dict[str, Any]) -> Answer:
 def _check_bench(given: dict[str, Any]) -> Answer:
     """Check what 'expunge bench' would do; takes the same options."""
     bench.one_source(given)
+    if given["benchmark"] == bench.HARNESS:
+        from expunge.lab.harness import check_harness
+
+        options = bench.harness_options(given)
+        return _answer(check_harness(**{**options, "out": options["out"] or "bench"}))
     from expunge.lab.bench import check_bench
 
     return _answer(check_bench(**given))

@@ -215,7 +215,8 @@ def _page_of(stream: TextIO) -> Callable[[Answer], str]:
             markup=False,
         )
         with page.capture() as captured:
-            page.print(answer.show())
+            told = answer.show()
+            page.print(told, soft_wrap=isinstance(told, str))  # a text keeps its own lines
         return "\n".join(line.rstrip() for line in captured.get().splitlines())
 
     return page_of

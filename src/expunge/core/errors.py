@@ -7,6 +7,7 @@ A code is stable: scripts may rely on it. Its exit code is that of its class
 from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 from enum import IntEnum
+from typing import Any
 
 
 class Exit(IntEnum):
@@ -48,6 +49,8 @@ CODES: dict[str, tuple[Exit, str]] = {
     "E-DATA-012": (Exit.BAD_INPUT, "row with nothing to supervise"),
     "E-DATA-013": (Exit.BAD_INPUT, "rows of two logs do not match"),
     "E-DATA-014": (Exit.BAD_INPUT, "files of a benchmark that do not fit together"),
+    "E-DATA-015": (Exit.BAD_INPUT, "kind of personal data that cannot be decided or scored"),
+    "E-DATA-016": (Exit.BAD_INPUT, "folder that holds no finished run"),
     "E-MODEL-001": (Exit.BAD_INPUT, "model folder not found"),
     "E-MODEL-002": (Exit.BAD_INPUT, "not a model folder (no or broken config.json)"),
     "E-MODEL-003": (Exit.UNSAFE, "pickled weights, no safetensors"),
@@ -89,6 +92,9 @@ class ExpungeError(Exception):
         self.code, self.found, self.expected, self.next = code, found, expected, next
         super().__init__(f"[{code}] {found} Expected: {expected} Next: {next}")
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.code, self.found, self.expected, self.next)
+
     @property
     def exit_code(self) -> Exit:
         """The exit code of this error's class."""
@@ -119,6 +125,9 @@ class Problems(ExpungeError):
         first = max(self.problems, key=lambda problem: problem.exit_code == Exit.UNSAFE)
         super().__init__(first.code, first.found, first.expected, first.next)
         self.args = ("\n".join(str(problem) for problem in self.problems),)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.problems,)
 
     def as_json(self) -> dict[str, object]:
         """The first problem as ``error``, all of them as ``problems``."""

@@ -1,7 +1,7 @@
 """What metrics and attacks return, and what the audit says of it."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from typing import Any
 
@@ -13,21 +13,46 @@ class Value:
     Attributes:
         mean: The number, or None when it cannot be measured (then `note` says why).
         per_row: Row id -> this row's share of it.
-        interval: 95% interval, when the metric gives one itself.
+        beside: What the number is formed from beside `per_row`: name (``holdout``, ``reference``
+            ...) -> row id -> value.
+        interval: 95% interval of the mean.
         parts: Named parts of the number (for instance ``d`` of a Kolmogorov-Smirnov test).
+        intervals: 95% intervals of the parts that have one.
+        units: How many entities were resampled for the intervals; None where there are none.
+        seed: Of that resampling.
+        against: Name of the model it was compared with; empty when it compares with none.
         note: What a reader must know.
     """
 
     mean: float | None
     per_row: Mapping[str, float] = field(default_factory=dict)
+    beside: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     interval: tuple[float, float] | None = None
     parts: Mapping[str, float] = field(default_factory=dict)
+    intervals: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    units: int | None = None
+    seed: int | None = None
+    against: str = ""
     note: str = ""
 
     @property
     def n(self) -> int:
         """Number of rows measured."""
         return len(self.per_row)
+
+    def as_dict(self) -> dict[str, Any]:
+        """The JSON value, from which every aggregate can be computed again."""
+        fields = asdict(self)
+        for name in ("interval", "intervals"):
+            fields[name] = _lists(fields[name])
+        return {"n": self.n, **fields}
+
+
+def _lists(value: Any) -> Any:
+    """Pairs as JSON has them."""
+    if isinstance(value, Mapping):
+        return {name: _lists(each) for name, each in value.items()}
+    return value and list(value)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

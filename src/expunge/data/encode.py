@@ -109,21 +109,24 @@ class Encoder:
         joint = self._join(turn)
         ids, offsets = self._tokens(joint.text, joint.templated)
         self.check_length(len(ids), turn, row)
-        spans = [_in_completion(offset, joint, len(turn.completion)) for offset in offsets]
-        chosen = [
-            place > 0 and end > joint.start and _is_kept(span, keep)
-            for place, ((_, end), span) in enumerate(zip(offsets, spans, strict=True))
-        ]
+        said = [at for at, (_, end) in enumerate(offsets) if at > 0 and end > joint.start]
+        spans = _in_completion([offsets[at] for at in said], joint, len(turn.completion))
+        if keep:
+            said = [at for at, span in zip(said, spans, strict=True) if _is_kept(span, keep)]
+            spans = [span for span in spans if _is_kept(span, keep)]
         end = self.tokenizer.eos_token_id
         if not joint.is_closed and end is not None and ids[-1:] != [end]:
             ids.append(end)
-            spans.append((len(turn.completion),) * 2)
-            chosen.append(len(ids) > 1 and not keep)
             self.check_length(len(ids), turn, row)
-        if not any(chosen):
+            if len(ids) > 1 and not keep:
+                said.append(len(ids) - 1)
+                spans.append((len(turn.completion),) * 2)
+        if not said:
             raise _nothing_supervised(turn, row)
-        labels = [token if kept else IGNORED for token, kept in zip(ids, chosen, strict=True)]
-        return Encoded(ids, labels, [s for s, kept in zip(spans, chosen, strict=True) if kept], row)
+        labels = [IGNORED] * len(ids)
+        for at in said:
+            labels[at] = ids[at]
+        return Encoded(ids, labels, spans, row)
 
     def prompt(
         self,
@@ -261,16 +264,21 @@ def _leading(added: Sequence[int]) -> int:
     return next((i for i, is_special in enumerate(added) if not is_special), 1)
 
 
-def _in_completion(offset: tuple[int, int], joint: Joint, length: int) -> tuple[int, int]:
-    """A range of the joint text as a range of the completion, cut to it."""
-    if offset[0] >= joint.end:
-        return length, length
-    start, end = (min(max(at - joint.place + joint.skipped, 0), length) for at in offset)
-    return start, end
+def _in_completion(
+    offsets: Sequence[tuple[int, int]], joint: Joint, length: int
+) -> list[tuple[int, int]]:
+    """Ranges of the joint text as ranges of the completion, cut to it."""
+    shift = joint.skipped - joint.place
+    return [
+        (min(max(start + shift, 0), length), min(max(end + shift, 0), length))
+        if start < joint.end
+        else (length, length)
+        for start, end in offsets
+    ]
 
 
 def _is_kept(span: tuple[int, int], keep: Ranges) -> bool:
-    return not keep or any(span[0] < end and span[1] > start for start, end in keep)
+    return any(span[0] < end and span[1] > start for start, end in keep)
 
 
 def _name(turn: Turn, row: int) -> str:

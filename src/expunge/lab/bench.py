@@ -14,7 +14,6 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from expunge.core import registry
 from expunge.core.atomic import write_json, write_text
 from expunge.core.canonical import digest
 from expunge.core.errors import Exit, ExpungeError, raise_all
@@ -23,9 +22,11 @@ from expunge.core.paths import locked
 from expunge.engine.check import Report
 from expunge.lab.bench_plan import Bench, Entry, Request, prepare
 from expunge.lab.bench_table import markdown
+from expunge.lab.benchmark import Benchmark
 from expunge.lm.folder import inspect_folder
 
 if TYPE_CHECKING:
+    from expunge.lm.gather import Models
     from expunge.lm.subject import Subject
 
 FORMAT = "unlearning-bench/1"
@@ -50,10 +51,11 @@ def run_bench(benchmark: str, split: str | None = None, **asked: Any) -> dict[st
     """
     request = Request(benchmark=benchmark, split=split, **asked)
     if request.logs is not None:
-        summary: dict[str, Any] = registry.benchmarks.load(benchmark).summarise_files(
-            *request.files, allow_unmatched=request.allow_unmatched
-        )
-        return summary
+        of = Benchmark.load(benchmark)
+        params = of.params(request.params)
+        logs = [of.read_log(path, params) for path in request.files]
+        unmatched = request.allow_unmatched
+        return of.summarise(*logs, params=params, allow_unmatched=unmatched, seed=request.seed)
     report, bench = prepare(request)
     raise_all(report.problems)
     assert bench is not None  # noqa: S101
@@ -82,17 +84,16 @@ def _run(bench: Bench) -> dict[str, Any]:
     for line in lines:
         if (log := logs[line["name"]]) is None:
             continue
-        summary = bench.module.summarise(log, logs.get("reference"), logs["original"])
-        line["summary"] = summary
-        line["cells"] = bench.module.cells(summary)
-        line["details"] = bench.module.details(summary)
+        of = bench.benchmark
+        summary = of.summarise(log, logs.get("reference"), logs["original"], params=bench.params)
+        line |= {"summary": summary, "cells": of.cells(summary), "details": of.details(summary)}
     result = {
         "format": FORMAT,
-        "benchmark": bench.module.CARD["id"],
-        "version": bench.module.CARD["version"],
+        "benchmark": bench.benchmark.id,
+        "version": bench.benchmark.module.CARD["version"],
         "split": bench.split,
         "params": asdict(bench.params),
-        "reference_recipe": bench.module.references(bench.split),
+        "reference_recipe": bench.benchmark.module.references(bench.split),
         "lines": lines,
     }
     write_json(bench.out / "bench.json", result)
@@ -129,7 +130,8 @@ def _log(bench: Bench, entry: Entry) -> dict[str, Any]:
     key = digest(
         {
             "weights": inspect_folder(entry.folder).digest,
-            "benchmark": [bench.module.CARD["id"], bench.module.CARD["version"]],
+            "beside": {who: inspect_folder(at).digest for who, at in _beside(bench).items()},
+            "benchmark": [bench.benchmark.id, bench.benchmark.module.CARD["version"]],
             "params": asdict(bench.params),
             "rows": {name: [row.as_dict() for row in some] for name, some in bench.sets.items()},
         }
@@ -138,10 +140,10 @@ def _log(bench: Bench, entry: Entry) -> dict[str, Any]:
     if stored is not None and stored["key"] == key:
         return dict(stored["log"])
     began = time.monotonic()
-    log: dict[str, Any] = bench.module.evaluate(_subject(entry.folder), bench.sets, bench.params)
+    log = bench.benchmark.evaluate(_models(bench, entry), bench.sets, bench.params)
     seconds = round(time.monotonic() - began, 1)
     write_json(path, {"key": key, "seconds": seconds, "log": log}, indent=None)
-    return log
+    return dict(log)
 
 
 def _stored(path: Path) -> dict[str, Any] | None:
@@ -151,6 +153,20 @@ def _stored(path: Path) -> dict[str, Any] | None:
     except (OSError, ValueError):
         return None
     return stored if isinstance(stored, dict) and {"key", "log"} <= stored.keys() else None
+
+
+def _beside(bench: Bench) -> dict[str, Path]:
+    """The other models that some measure of this benchmark looks at."""
+    wanted = bench.benchmark.looks_at(bench.params)
+    given = {entry.name: entry.folder for entry in bench.entries if entry.method is None}
+    return {who: folder for who, folder in given.items() if who in wanted}
+
+
+def _models(bench: Bench, entry: Entry) -> "Models":
+    from expunge.lm.gather import Models
+
+    beside = {who: _subject(folder) for who, folder in _beside(bench).items()}
+    return Models(model=_subject(entry.folder), **beside)
 
 
 def _subject(folder: Path) -> "Subject":

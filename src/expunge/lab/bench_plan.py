@@ -3,13 +3,13 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 from expunge.core import registry
 from expunge.core.errors import ExpungeError
 from expunge.engine.check import Report, check_forget
 from expunge.engine.estimate import EFFICIENCY, matrix_speed
+from expunge.lab.benchmark import Benchmark
 from expunge.lm.folder import Folder, inspect_folder
 from expunge.requests.rows import Row
 
@@ -83,7 +83,7 @@ class Bench:
     """A benchmark made concrete: its rows, the models, the runs.
 
     Attributes:
-        module: The benchmark.
+        benchmark: The benchmark.
         split: Its split.
         params: Its parameters.
         roles: Rows by role, as methods see them.
@@ -93,7 +93,7 @@ class Bench:
         out: Folder of the result.
     """
 
-    module: ModuleType
+    benchmark: Benchmark
     split: str
     params: Any
     roles: Mapping[str, Sequence[Row]]
@@ -112,7 +112,7 @@ class Bench:
         return {
             "model": self.original,
             "forget": self.roles["forget"],
-            "retain": self.roles["retain"],
+            "retain": self.roles.get("retain"),
             "method": entry.method,
             "params": self.settings.get(str(entry.method), {}),
             "stop_at": STOP_AT,
@@ -137,20 +137,19 @@ def prepare(request: Request) -> tuple[Report, Bench | None]:
         folders["reference"] = inspect_folder(request.reference)
     report.problems += [problem for folder in folders.values() for problem in folder.problems]
     methods = report.attempt(lambda: [registry.methods.card(id).id for id in request.methods or ()])
-    module = report.attempt(lambda: registry.benchmarks.load(request.benchmark))
-    if report.problems or module is None or methods is None:
+    benchmark = report.attempt(lambda: Benchmark.load(request.benchmark))
+    if report.problems or benchmark is None or methods is None:
         return report, None
+    module = benchmark.module
     split = request.split or module.CARD["default_split"]
-    fitting = module.fitting(folders["original"].chat_template is not None)
-    params = report.attempt(
-        lambda: registry.benchmarks.params(request.benchmark, {**fitting, **request.params})
-    )
+    templated = folders["original"].chat_template is not None
+    params = report.attempt(lambda: benchmark.params(request.params, has_template=templated))
     roles = params and report.attempt(lambda: module.splits(data, split, params))
     sets = roles and report.attempt(lambda: module.sets(data, split, params))
     if not roles or not sets:
         return report, None
     bench = Bench(
-        module=module,
+        benchmark=benchmark,
         split=split,
         params=params,
         roles=roles,
@@ -211,5 +210,5 @@ def _evaluation(bench: Bench, original: Folder) -> float:
         (1 + len(row.wrong) + len(row.paraphrases)) * (len(row.prompt or "") + len(row.reply))
         for row in rows
     )
-    tokens = texts / CHARACTERS_PER_TOKEN + len(rows) * bench.params.new_tokens
+    tokens = texts / CHARACTERS_PER_TOKEN + len(rows) * getattr(bench.params, "new_tokens", 64)
     return float(original.parameters * tokens / (matrix_speed() * EFFICIENCY))

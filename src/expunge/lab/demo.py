@@ -78,7 +78,6 @@ def _prepare(out: Path, seed: int, running: Progress) -> tuple[Cast, dict[str, A
     """Make the changed model and the refuser, and open all four."""
     from expunge.api import load
     from expunge.engine.run import forget
-    from expunge.lab.remembering import Remembering
 
     forgotten, original = testbed.rows("forget"), testbed.folder("original")
     note(
@@ -108,7 +107,7 @@ def _prepare(out: Path, seed: int, running: Progress) -> tuple[Cast, dict[str, A
         "refuser": out / "refuser",
         "reference": testbed.folder("reference"),
     }
-    subjects = {who: Remembering(load(at)) for who, at in folders.items()}
+    subjects = {who: load(at) for who, at in folders.items()}
     return Cast(subjects=subjects, folders=folders), forgot
 
 

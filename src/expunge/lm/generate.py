@@ -4,13 +4,15 @@ Sampling settings of a model folder, the global random state and the order of th
 part in it.
 """
 
+import copy
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from transformers import (
+    DynamicCache,
     GenerationConfig,
     LogitsProcessor,
     LogitsProcessorList,
@@ -22,9 +24,26 @@ from expunge.core.rng import derive
 from expunge.data.encode import by_length
 from expunge.lm.arch import base_of, positions_of
 from expunge.lm.hooks import evaluating
-from expunge.lm.scoring import padding_id
+from expunge.lm.prefixes import can_share, filled, new_cache
+from expunge.lm.scoring import padding_id, takes
 
 Ids = list[int]
+
+ROW = 512
+"""Tokens a row of a batch stands for, prompt and answer together."""
+
+FEW = 8
+"""One row in so many does not keep a batch going, where there are others to go on with."""
+
+CROWD = 3 / 4
+"""Once no more than this share of a batch is still writing, the ended rows leave it."""
+
+
+class Part(NamedTuple):
+    """Some tokens of an answer, and whether it is done with them."""
+
+    ids: Ids
+    is_done: bool
 
 
 def generate(
@@ -37,8 +56,11 @@ def generate(
     temperature: float = 0.0,
     seed: int = 0,
     batch_size: int = 32,
+    begun: Sequence[Ids] = (),
 ) -> list[list[Ids]]:
     """Continue prompts.
+
+    Greedy answers are written together, and rows that have ended make room for the others.
 
     Args:
         model: A causal language model.
@@ -48,7 +70,9 @@ def generate(
         samples: Continuations of each prompt.
         temperature: 0 takes the most probable token; above, whole-distribution sampling.
         seed: Decides the samples, together with the batch they are drawn in.
-        batch_size: Rows of one forward pass.
+        batch_size: Rows of one forward pass; of greedy answers as many as take the room of so many
+            rows of `ROW` tokens.
+        begun: How the greedy answer to each prompt is known to begin; it is part of the answer.
 
     Returns:
         For each prompt its continuations, without the ending token.
@@ -56,17 +80,19 @@ def generate(
     Raises:
         ExpungeError: ``E-DATA-011`` when a prompt leaves no room for the continuation.
     """
-    _check_room(prompts, new_tokens, positions_of(model))
-    drawn = samples if temperature > 0 else 1
+    check_room(prompts, new_tokens, positions_of(model))
     stops = stop_ids(model, tokenizer)
-    settings = _settings(new_tokens, drawn, temperature, padding_id(tokenizer), stops)
+    settings = _settings(new_tokens, samples, temperature, padding_id(tokenizer), stops)
+    if temperature == 0:
+        beginnings = begun or [[]] * len(prompts)
+        answers = _greedy(model, prompts, beginnings, settings, batch_size)
+        return [[ids] * samples for ids in answers]
     written: list[list[Ids]] = [[] for _ in prompts]
-    batches = by_length([len(prompt) for prompt in prompts], max(1, batch_size // drawn))
+    batches = by_length([len(prompt) for prompt in prompts], max(1, batch_size // samples))
     for number, batch in enumerate(batches):
         rows = _run(model, [prompts[i] for i in batch], settings, derive(seed, "generate", number))
         for k, i in enumerate(batch):
-            mine = [_cut(row, stops) for row in rows[k * drawn : (k + 1) * drawn]]
-            written[i] = mine * (samples // drawn)
+            written[i] = [_cut(row, stops) for row in rows[k * samples : (k + 1) * samples]]
     return written
 
 
@@ -98,7 +124,7 @@ def generate_together(
     Raises:
         ExpungeError: ``E-DATA-011`` when a prompt leaves no room for the continuation.
     """
-    _check_room([prompt for text in texts for prompt in text], new_tokens, positions_of(model))
+    check_room([prompt for text in texts for prompt in text], new_tokens, positions_of(model))
     stops = stop_ids(model, tokenizer)
     settings = _settings(new_tokens, 1, 0.0, padding_id(tokenizer), stops)
     written: list[Ids] = [[] for _ in texts]
@@ -132,6 +158,103 @@ def stop_ids(model: nn.Module, tokenizer: PreTrainedTokenizerBase) -> list[int]:
     for ids in (tokenizer.eos_token_id, getattr(config, "eos_token_id", None)):
         known.update(ids if isinstance(ids, list) else [] if ids is None else [ids])
     return sorted(known)
+
+
+def _greedy(
+    model: nn.Module,
+    prompts: Sequence[Ids],
+    begun: Sequence[Ids],
+    settings: GenerationConfig,
+    batch_size: int,
+) -> list[Ids]:
+    """The most probable continuation of each prompt.
+
+    Where there are several batches, the last few rows of each do not keep it going: they are
+    gathered, and go on together.
+    """
+    write = _write if can_share(model) else _run_to_the_end
+    written = [list(ids) for ids in begun]
+    most = settings.max_new_tokens
+    going = [i for i, ids in enumerate(written) if len(ids) < most]
+    while going:
+        batches = filled([len(prompts[i]) + most for i in going], batch_size * ROW)
+        left: list[int] = []
+        for batch in ([going[at] for at in places] for places in batches):
+            texts = [prompts[i] + written[i] for i in batch]
+            rooms = [most - len(written[i]) for i in batch]
+            few = len(batch) // FEW if len(batches) > 1 else 0
+            with evaluating(model):
+                rows = write(model, texts, rooms, settings, few)
+            for i, (ids, is_done) in zip(batch, rows, strict=True):
+                written[i] += ids
+                left += [] if is_done else [i]
+        going = left
+    return written
+
+
+def _run_to_the_end(
+    model: nn.Module,
+    prompts: Sequence[Ids],
+    rooms: Sequence[int],
+    settings: GenerationConfig,
+    few: int,
+) -> list[Part]:
+    """As `_write`, for models whose rows cannot leave a batch."""
+    stops, settings = settings.eos_token_id or (), copy.copy(settings)
+    settings.max_new_tokens = max(rooms)
+    rows = _run(model, prompts, settings, 0)
+    return [Part(_cut(row, stops)[:room], True) for row, room in zip(rows, rooms, strict=True)]
+
+
+def _write(
+    model: nn.Module,
+    prompts: Sequence[Ids],
+    rooms: Sequence[int],
+    settings: GenerationConfig,
+    few: int,
+) -> list[Part]:
+    """Write greedily until no more than ``few`` rows are left.
+
+    Once enough rows of the batch have ended, the others go on without them.
+    """
+    device = next(model.parameters()).device
+    ids, mask = (given.to(device) for given in _pad_left(prompts, settings.pad_token_id))
+    place = (mask.cumsum(1) - 1).clamp(min=0)
+    cache = new_cache(model)
+    stops = torch.tensor(settings.eos_token_id or (), dtype=ids.dtype, device=device)
+    room = torch.tensor(rooms, device=device)
+    written: list[Ids] = [[] for _ in prompts]
+    rows = torch.arange(len(prompts), device=device)
+    going = room > 0
+    for step in range(1, max(rooms) + 1):
+        token = _next(model, cache, ids, mask, place)
+        going &= ~torch.isin(token, stops)
+        for row, chosen in zip(rows[going].tolist(), token[going].tolist(), strict=True):
+            written[row].append(chosen)
+        going &= room[rows] > step
+        left = int(going.sum())
+        if left <= few:
+            break
+        ids, place = token[:, None], place[:, -1:] + 1
+        mask = torch.cat([mask, torch.ones_like(ids)], 1)
+        if left <= CROWD * len(rows):
+            cache.batch_select_indices(going)
+            ids, mask, place, rows = ids[going], mask[going], place[going], rows[going]
+            going = going[going]
+    open_rows = set(rows[going].tolist())
+    return [Part(ids, row not in open_rows) for row, ids in enumerate(written)]
+
+
+def _next(
+    model: nn.Module, cache: DynamicCache, ids: Tensor, mask: Tensor, place: Tensor
+) -> Tensor:
+    """[B], the most probable next token of each row; the cache grows by ``ids``."""
+    writer: Any = model
+    inputs: dict[str, Any] = {"input_ids": ids, "attention_mask": mask, "position_ids": place}
+    if takes(model, "logits_to_keep"):
+        inputs["logits_to_keep"] = 1
+    logits: Tensor = writer(**inputs, past_key_values=cache, use_cache=True).logits[:, -1]
+    return logits.argmax(-1)
 
 
 def _settings(
@@ -204,7 +327,12 @@ def _drawing(seed: int, device: torch.device) -> Iterator[None]:
         yield
 
 
-def _check_room(prompts: Sequence[Ids], new_tokens: int, positions: int) -> None:
+def check_room(prompts: Sequence[Ids], new_tokens: int, positions: int) -> None:
+    """Refuse prompts that leave no room for their continuation.
+
+    Raises:
+        ExpungeError: ``E-DATA-011``.
+    """
     longest = max((len(prompt) for prompt in prompts), default=0)
     if longest + new_tokens > positions:
         raise ExpungeError(

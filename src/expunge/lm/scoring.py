@@ -4,13 +4,15 @@ The vocabulary projection runs on predicting positions only, by handing the mode
 The head is never applied by hand: caps and scales live in the model's own forward.
 """
 
+import functools
 import inspect
-from typing import NamedTuple, Protocol
+from collections.abc import Callable
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from transformers import PreTrainedTokenizerBase
+from transformers import DynamicCache, PreTrainedTokenizerBase
 
 from expunge.lm.arch import base_of
 
@@ -76,6 +78,8 @@ def masked_logits(
     attention_mask: Tensor,
     keep: Tensor,
     positions: Tensor | None = None,
+    *,
+    cache: DynamicCache | None = None,
 ) -> Tensor:
     """Logits at some positions of a padded batch.
 
@@ -90,11 +94,12 @@ def masked_logits(
         keep: [B, T] bool, N of them true.
         positions: [B, T], where several rows stand end to end in a line without padding: place of
             each token in its own row.
+        cache: Keys and values of what comes before, of equal length for all rows; it grows.
 
     Returns:
         [N, V] in at least float32, in row-major order of ``keep``.
     """
-    inputs = {"input_ids": input_ids}
+    inputs: dict[str, Any] = {"input_ids": input_ids}
     if not bool(attention_mask[:, 0].all()):
         inputs["attention_mask"] = attention_mask
         inputs["position_ids"] = (attention_mask.cumsum(1) - 1).clamp(min=0)
@@ -102,11 +107,30 @@ def masked_logits(
         inputs["attention_mask"] = attention_mask
     if positions is not None:
         inputs["position_ids"] = positions
-    if _takes_mask(model):
-        logits: Tensor = model(**inputs, use_cache=False, logits_to_keep=keep).logits
+    if cache is not None:
+        inputs |= {"past_key_values": cache, "use_cache": True}
+    if takes(model, "logits_to_keep"):
+        logits: Tensor = model(**{"use_cache": False, **inputs}, logits_to_keep=keep).logits
     else:
         logits = model(**inputs).logits[keep]
     return at_least_float32(logits)
+
+
+def stands_out(logits: Tensor, target: Tensor) -> Tensor:
+    """Whether each target is more probable than every other token; nothing is where all are equal.
+
+    Far cheaper than the index of the largest.
+
+    Args:
+        logits: [N, V]; used up.
+        target: [N].
+
+    Returns:
+        [N] bool.
+    """
+    place = target[:, None]
+    own = logits.gather(1, place)[:, 0]
+    return own > logits.scatter_(1, place, -torch.inf).amax(-1)
 
 
 def at_least_float32(values: Tensor) -> Tensor:
@@ -114,8 +138,14 @@ def at_least_float32(values: Tensor) -> Tensor:
     return values if values.dtype == torch.float64 else values.float()
 
 
-def _takes_mask(model: nn.Module) -> bool:
-    return "logits_to_keep" in inspect.signature(base_of(model).forward).parameters
+def takes(model: nn.Module, argument: str) -> bool:
+    """Whether a model's forward pass has an argument of this name."""
+    return argument in _arguments(type(base_of(model)).forward)
+
+
+@functools.cache
+def _arguments(function: Callable[..., Any]) -> frozenset[str]:
+    return frozenset(inspect.signature(function).parameters)
 
 
 def padding_id(tokenizer: PreTrainedTokenizerBase) -> int:

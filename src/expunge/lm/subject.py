@@ -3,22 +3,28 @@
 import copy
 from collections.abc import Callable, Collection, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
-from typing import Any, Protocol
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
 from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from expunge.data.encode import Encoded, Encoder, by_length, collate
+from expunge.data.encode import Encoded, Encoder
 from expunge.lm.arch import positions_of
 from expunge.lm.digest import model_digest
 from expunge.lm.finetune import finetune
-from expunge.lm.generate import generate
+from expunge.lm.generate import ROW, check_room, generate, stop_ids
 from expunge.lm.hooks import evaluating
-from expunge.lm.scoring import packed_logp, padding_id
+from expunge.lm.memory import Memory, key_of, stamp_of
+from expunge.lm.prefixes import Room, TokenScores, score_all
+from expunge.lm.scoring import padding_id
+from expunge.lm.work import Tally, Work
 from expunge.requests.rows import Row, Turn
+
+SCORED_ROW = 64
+"""Tokens a row of a scored batch stands for: about 2,048 a pass keep one core busiest."""
 
 Spans = Sequence[tuple[int, int]]
 Editing = Callable[[nn.Module], AbstractContextManager[Any]]
@@ -66,16 +72,42 @@ class Scored:
         return np.array([a < b and a < end and b > start for a, b in self.spans], dtype=bool)
 
 
+@dataclass(frozen=True, slots=True)
+class _Writing:
+    """What is to be written."""
+
+    prompts: Sequence[list[int]]
+    new_tokens: int
+    samples: int
+    temperature: float
+    seed: int
+    begun: Sequence[list[int]] = ()
+
+
+class _Answer(NamedTuple):
+    """What is known of a greedy answer: how it begins, and whether it ends there."""
+
+    ids: list[int]
+    is_whole: bool
+
+    def reaches(self, new_tokens: int) -> bool:
+        """Whether it says what an answer of so many tokens would be."""
+        return self.is_whole or len(self.ids) >= new_tokens
+
+
 class Subject:
     """A model with its tokenizer and whatever gate stands in front of it.
 
-    Nothing here changes the model, except `train`, which only a copy allows.
+    Nothing here changes the model, except `train`, which only a copy allows. Where the weights have
+    a name (``digest``), greedy answers and scores are kept, so the same question costs nothing the
+    second time; a weight that an optimiser has moved, or a hook, makes them void.
 
     Attributes:
         model: In evaluation mode while it is asked or scored.
         tokenizer: Its tokenizer.
         encoder: Turns into token ids.
-        batch_size: Rows of one forward pass.
+        batch_size: Size of a forward pass, in rows of `SCORED_ROW` tokens when it scores and of
+            `ROW` tokens when it writes; sampling and training count rows alone.
         gate: What stands in front of the model, or None. Scores go past it.
     """
 
@@ -93,11 +125,17 @@ class Subject:
         self.batch_size, self.gate = batch_size, gate
         self._digest = digest
         self._is_copy = False
+        self._memory, self._tally = Memory(), Tally()
 
     @property
     def digest(self) -> str:
         """Names the weights; that of a copy is taken anew, since a copy may be changed."""
         return model_digest(self.model) if self._digest is None else self._digest
+
+    @property
+    def work(self) -> Work:
+        """What asking and scoring have cost so far; copies count for themselves."""
+        return self._tally.work
 
     def ask(
         self,
@@ -129,17 +167,12 @@ class Subject:
         answers = [[reply or ""] * samples for reply in blocked]
         asked = [i for i, reply in enumerate(blocked) if reply is None]
         prompts = [self.encoder.prompt(turns[i].prompt, turns[i].running, opened[i]) for i in asked]
-        with edit(self.model) if edit else nullcontext():
-            written = generate(
-                self.model,
-                self.tokenizer,
-                prompts,
-                new_tokens=new_tokens,
-                samples=samples,
-                temperature=temperature,
-                seed=seed,
-                batch_size=self.batch_size,
-            )
+        writing = _Writing(prompts, new_tokens, samples, temperature, seed)
+        if temperature == 0 and edit is None:
+            written = self._recalled(writing)
+        else:
+            with edit(self.model) if edit else nullcontext():
+                written = self._written(writing)
         for i, continuations in zip(asked, written, strict=True):
             texts = [self.encoder.decode(ids) for ids in continuations]
             answers[i] = [self._after(turns[i], text) for text in texts]
@@ -159,13 +192,13 @@ class Subject:
         items = [
             self.encoder.encode(turn, keep=ranges) for turn, ranges in zip(turns, kept, strict=True)
         ]
-        scores: list[Scored | None] = [None] * len(items)
-        with evaluating(self.model):
-            for batch in by_length([len(item.ids) for item in items], self.batch_size):
-                chosen = [items[i] for i in batch]
-                for i, scored in zip(batch, self._score(chosen), strict=True):
-                    scores[i] = scored
-        return [scored for scored in scores if scored is not None]
+        keys = [key_of("score", item.ids, item.labels) for item in items]
+        memory = self._remembered()
+        found = memory.recall(keys, lambda at: self._scores([items[i] for i in at], memory))
+        return [
+            Scored(logp, hit, item.spans, bool(item.spans) and _is_end(item.spans[-1]))
+            for item, (logp, hit) in zip(items, found, strict=True)
+        ]
 
     def copy(self) -> "Subject":
         """A deep copy, for attacks that train or quantise; the gate comes along."""
@@ -226,16 +259,71 @@ class Subject:
     def _after(self, turn: Turn, text: str) -> str:
         return self.gate.after(turn, text) if self.gate else text
 
-    def _score(self, items: Sequence[Encoded]) -> list[Scored]:
-        batch = collate(items, padding_id(self.tokenizer))
-        packed = packed_logp(self.model, batch)
-        ends = np.cumsum([len(item.spans) for item in items])[:-1]
-        logps = np.split(packed.logp.double().cpu().numpy(), ends)
-        hits = np.split(packed.hit.cpu().numpy(), ends)
-        return [
-            Scored(logp, hit, item.spans, bool(item.spans) and _is_end(item.spans[-1]))
-            for item, logp, hit in zip(items, logps, hits, strict=True)
-        ]
+    def _remembered(self) -> Memory:
+        """What is known of the model as it is now; only named weights are held to be fixed."""
+        if self._digest is None:
+            return Memory()
+        return self._memory.valid_for(stamp_of(self.model))
+
+    def _scores(self, items: Sequence[Encoded], memory: Memory) -> list[TokenScores]:
+        room = Room(tokens=self.batch_size * SCORED_ROW, stored=self.batch_size * ROW)
+        with evaluating(self.model), self._tally.watching(self.model):
+            scores = score_all(self.model, items, padding_id(self.tokenizer), room)
+        self._tally.add(scored=sum(len(one.logp) for one in scores))
+        self._learn(items, scores, memory)
+        return scores
+
+    def _learn(
+        self, items: Sequence[Encoded], scores: Sequence[TokenScores], memory: Memory
+    ) -> None:
+        """A scored text is the greedy answer up to its first miss; no need to write that again."""
+        stops = stop_ids(self.model, self.tokenizer)
+        for item, scored in zip(items, scores, strict=True):
+            start = len(item.ids) - len(scored.hit)
+            if item.labels[start:] != item.ids[start:]:
+                continue  # not all tokens up to the end are supervised
+            right = item.ids[start : start + int(scored.hit.cumprod().sum())]
+            end = next((i for i, token in enumerate(right) if token in stops), None)
+            key = key_of("answer", item.ids[:start], stops)
+            if len(right[:end]) > len(self._begun(memory, key)):
+                memory.keep({key: _Answer(right[:end], end is not None)})
+
+    @staticmethod
+    def _begun(memory: Memory, key: bytes) -> list[int]:
+        known = memory.known(key)
+        return known.ids if isinstance(known, _Answer) else []
+
+    def _recalled(self, writing: "_Writing") -> list[list[list[int]]]:
+        """Greedy answers; a longer one that is known answers a shorter request."""
+        prompts, most = writing.prompts, writing.new_tokens
+        check_room(prompts, most, positions_of(self.model))
+        stops, memory = stop_ids(self.model, self.tokenizer), self._remembered()
+        keys = [key_of("answer", prompt, stops) for prompt in prompts]
+
+        def write(places: list[int]) -> list[_Answer]:
+            begun = [self._begun(memory, keys[i]) for i in places]
+            asked = replace(writing, prompts=[prompts[i] for i in places], begun=begun)
+            return [_Answer(ids, len(ids) < most) for ids, *_ in self._written(asked)]
+
+        answers = memory.recall(keys, write, lambda answer: answer.reaches(most))
+        return [[answer.ids[:most]] * writing.samples for answer in answers]
+
+    def _written(self, writing: "_Writing") -> list[list[list[int]]]:
+        with self._tally.watching(self.model):
+            written = generate(
+                self.model,
+                self.tokenizer,
+                writing.prompts,
+                new_tokens=writing.new_tokens,
+                samples=writing.samples,
+                temperature=writing.temperature,
+                seed=writing.seed,
+                batch_size=self.batch_size,
+                begun=writing.begun,
+            )
+        known = writing.samples * sum(len(ids) for ids in writing.begun)
+        self._tally.add(generated=sum(len(ids) for them in written for ids in them) - known)
+        return written
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -44,7 +44,7 @@ CARD = {
     "cost": "1 forward and backward over forget, alternate and retain rows per step; the anchor is "
     "cached; before training the model writes k answers to every forget row",
     "passes": "pairs",
-    "maturity": "paper",
+    "maturity": "beta",
     "version": 1,
 }
 

@@ -31,7 +31,7 @@ CARD = {
     "needs": ["forget"],
     "access": "weights",
     "cost": "1 forward and backward over forget rows per step",
-    "maturity": "paper",
+    "maturity": "beta",
     "version": 1,
 }
 

@@ -28,7 +28,7 @@ CARD = {
     "needs": ["retain"],
     "access": "weights",
     "cost": "1 forward and backward over retain rows per step",
-    "maturity": "paper",
+    "maturity": "beta",
     "version": 1,
     "passes": "retain",
     "caution": "Training on retain rows is not unlearning: nothing was pushed away, and what "

@@ -49,7 +49,7 @@ CARD = {
     "cost": "1 forward and backward over forget rows, up to the highest target block, and over "
     "retain rows, through all blocks, per step; the anchor's outputs of all these blocks are "
     "cached where there is room, else 1 forward of the anchor over the same rows",
-    "maturity": "paper",
+    "maturity": "beta",
     "version": 1,
     "trains": "adapter",
 }

@@ -7,6 +7,9 @@ Objective:
     - delta)), is about 1 while the answer is known and fades as its mean rises past delta; a short
     answer is pushed as hard as a long one.
 
+    over=sum: nll_i is the sum instead, as On the Impossibility of Retrain Equivalence in Machine
+    Unlearning (2025) writes it, with beta 1; long answers then stop being pushed first.
+
 Reference: Simplicity Prevails: Rethinking Negative Preference Optimization for LLM Unlearning,
 2024.
 
@@ -17,6 +20,7 @@ Departs from the paper:
 """
 
 from dataclasses import dataclass
+from typing import Literal
 
 from torch.nn.functional import logsigmoid
 
@@ -46,10 +50,17 @@ class Params(GradientParams):
         0.125, help="weight of the forget term (gamma)", paper=[0.1375, 0.125, 1.0], low=0.0
     )
     beta: float = param(4.5, help="sharpness", paper=[2.5, 4.5, 0.7, 0.75], low=1e-6, high=100.0)
+    over: Literal["mean", "sum"] = param(
+        "mean",
+        help="whether a row's loss is the mean or the sum over its answer tokens",
+        paper="mean",
+        choices=("mean", "sum"),
+    )
     delta: float = param(0.0, help="offset of the mean loss, nats a token", paper=0.0)
 
 
 def forget(step: Step, params: Params) -> Mean:
     """Mean over forget rows of the negated log-odds of a mean loss above delta, nats / beta."""
-    excess = -step.forget.logp_mean - params.delta
+    logp = step.forget.logp if params.over == "sum" else step.forget.logp_mean
+    excess = -logp - params.delta
     return mean_of(-2 / params.beta * logsigmoid(params.beta * excess))

@@ -36,7 +36,7 @@ CARD = {
     "needs": ["forget"],
     "access": "weights",
     "cost": "fine-tuning on forget rows; then 1 pass over forget and retain rows per alpha tried",
-    "maturity": "paper",
+    "maturity": "beta",
     "version": 1,
 }
 

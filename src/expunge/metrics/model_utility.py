@@ -8,6 +8,16 @@ Reference: TOFU: A Task of Fictitious Unlearning for LLMs (2024).
 
 Departs from the paper: a zero says which part it comes from. On a model that never knew a part
 (a tiny model asked about real authors) the number is 0 whatever was forgotten and means nothing.
+
+Meaning: 1 is a model that loses nothing of what the parts ask. A harmonic mean follows its
+smallest part, so a method cannot pay for ruined world knowledge with a perfect retain set. Read
+it beside the original's: a model that never knew a part has no utility to lose there.
+
+Example:
+    >>> from expunge.testing import measure
+    >>> parts = {"retain": 0.5, "authors": 1.0, "world": 0.25}
+    >>> round(measure("model-utility", {"parts": parts}).mean, 6)
+    0.428571
 """
 
 from collections.abc import Mapping
@@ -57,4 +67,4 @@ def compute(
         return unmeasurable(f"{', '.join(lacking) or 'every part'} was not measured")
     zero = [name for name, part in parts.items() if part == 0]
     note = f"0 because {', '.join(zero)} is 0" if zero else ""
-    return Value(mean=harmonic_mean(parts.values()), parts=parts, note=note)
+    return Value(mean=harmonic_mean(list(parts.values())), parts=parts, note=note)

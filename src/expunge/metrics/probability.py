@@ -9,6 +9,20 @@ Reference: TOFU: A Task of Fictitious Unlearning for LLMs (2024).
 
 Departs from the paper: nothing; note that the paper's "probability" is a mean over tokens and not
 the probability of the whole answer.
+
+Meaning: 1 is an answer known by heart. On rows to forget a retrained model is not at 0: it gives
+some .1 to the wording that such answers have. 0 is a model that was pushed away from the answer,
+which shows that it was there. Lengths do not matter, because it is a mean over tokens.
+
+Example: an answer of mean loss ln 2; then among two options that are as likely and half as likely.
+
+    >>> from math import log
+    >>> from expunge.testing import measure
+    >>> measure("probability", {"nll": [log(2)]}).mean
+    0.5
+    >>> options = {"nll": [log(2)], "wrong_nll": [[log(2), log(4)]]}
+    >>> round(measure("probability", options, among="options").mean, 6)
+    0.4
 """
 
 import math
@@ -45,6 +59,11 @@ class Params:
         paper="plain for forget and retain rows, options for real authors and world facts",
         choices=("plain", "options"),
     )
+
+
+def needs(params: Params) -> list[str]:
+    """The readings of a form: options need the wrong answers."""
+    return ["nll"] if params.among == "plain" else ["nll", "wrong_nll"]
 
 
 def compute(

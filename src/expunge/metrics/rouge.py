@@ -10,6 +10,20 @@ stems as in TOFU: A Task of Fictitious Unlearning for LLMs (2024).
 
 Departs from the paper: nothing. Benchmarks differ in overlap, statistic and stemming, and numbers
 with different settings do not compare; the defaults are TOFU's.
+
+Meaning: recall is the share of the true answer's words that the model says, whatever it says
+beside them, so a model that never stops is flattered; precision and F1 are not fooled by that. A
+retrained model reaches about .4 on TOFU, because answers repeat the question. An empty answer and
+a refusal both give about 0 and look like perfect forgetting: read it beside the answers themselves.
+
+Example: all words of the answer, in another order.
+
+    >>> from expunge.testing import measure
+    >>> said = {"generation": ["on the mat the cat"], "reply": ["the cat sat on the mat"]}
+    >>> measure("rouge", said).mean
+    0.5
+    >>> round(measure("rouge", said, overlap="1").mean, 6)
+    0.833333
 """
 
 from collections.abc import Mapping

@@ -14,6 +14,22 @@ Departs from the paper: the paper's text defines the arithmetic ratio, its relea
 script computes the geometric one. They differ by about 0.04 in model utility on the same log, so
 both are here, and the geometric one, to which the published numbers belong, is the default.
 Ratios are formed as logarithms, so that a model in ruins gives 0 and not an overflow.
+
+Meaning: on rows to forget 1 says that the model cannot tell the reworded truth from near misses,
+whichever of them it prefers; a model that knows is near .5 on TOFU and a retrained one near .67,
+so 1 is not the aim, the reference is. On rows to keep it is the other way round: 1 says that near
+misses look impossible beside the truth.
+
+Example: a truth of loss 1 beside five near misses of mean loss 2.5, so that R = exp(-1.5).
+
+    >>> from expunge.testing import measure
+    >>> answers = {"paraphrase_nll": [1.0], "wrong_nll": [[1.5, 2.0, 2.5, 3.0, 3.5]]}
+    >>> round(measure("truth-ratio", answers).mean, 6)
+    0.22313
+    >>> round(measure("truth-ratio", answers, variant="arithmetic").mean, 6)
+    0.282992
+    >>> round(measure("truth-ratio", answers, rows="keep").mean, 6)
+    0.77687
 """
 
 import math
@@ -24,7 +40,7 @@ from typing import Any
 
 from expunge.core.params import param
 from expunge.core.results import Value
-from expunge.core.scores import aligned, average
+from expunge.core.scores import aligned, average, table
 
 CARD = {
     "id": "truth-ratio",
@@ -59,10 +75,17 @@ class Params:
     )
     truth: str = param(
         "paraphrase",
-        help="which true answer is compared: its paraphrase, or the answer itself",
+        help="which true answer is compared: its paraphrase, the answer itself, or either: the "
+        "paraphrases where there are any",
         paper="answer for real authors and world facts, which have no paraphrase",
-        choices=("paraphrase", "answer"),
+        choices=("paraphrase", "answer", "either"),
     )
+
+
+def needs(params: Params) -> list[str]:
+    """The readings of a form: the true answer that is compared, and the wrong ones."""
+    truth = {"paraphrase": ["paraphrase_nll"], "answer": ["nll"]}
+    return [*truth.get(params.truth, ["paraphrase_nll", "nll"]), "wrong_nll"]
 
 
 def geometric(truth: float, wrong: Sequence[float]) -> float:
@@ -90,7 +113,10 @@ def compute(
         The mean in [0, 1]; ``parts["median_log_ratio"]`` is the median of log R over the rows, in
         nats: below 0 the truth is likelier than the near misses.
     """
-    truth = {"paraphrase": "paraphrase_nll", "answer": "nll"}[params.truth]
+    is_reworded = params.truth == "paraphrase" or (
+        params.truth == "either" and table(scores, "paraphrase_nll")
+    )
+    truth = "paraphrase_nll" if is_reworded else "nll"
     log_ratio = {"geometric": geometric, "arithmetic": arithmetic}[params.variant]
     share = {"forget": indistinct, "keep": distinct}[params.rows]
 

@@ -1,4 +1,4 @@
-"""Charts as inline SVG: bars with intervals, lines, strips of points, step curves.
+"""Charts as inline SVG: bars with intervals, lines, strips of points, step curves, planes.
 
 A chart is one element without script, without reference to anything outside and without a colour
 of its own: every mark carries the class of a *tone*, to which the page's style sheet gives a colour
@@ -9,6 +9,7 @@ Lengths are pixels of the chart's own coordinates. `both` draws a chart once for
 narrow pages; the style sheet shows one of them.
 """
 
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -24,11 +25,18 @@ LINE = 17.0
 KEY = 18.0
 """Length of the piece of line before a name."""
 QUARTERS = (0.0, 0.25, 0.5, 0.75, 1.0)
+TICKS = 7
+"""Most steps between the ends of an axis."""
+STEPS = (0.1, 0.2, 0.5, 1.0, 2.0)
+"""Round steps between ticks."""
 GOLDEN = 0.6180339887
 """Multiples of it, modulo 1, are spread evenly however many there are."""
 
 DASHES: Mapping[str, str] = {"reference": "7 5", "contrast": "2 5", "plain": "1 3"}
 """Tone -> how its lines are broken; others are whole."""
+
+Range = tuple[float, float]
+"""The two ends of an axis."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +91,22 @@ class Sample:
     label: str
     values: Sequence[float]
     tone: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Spot:
+    """One point of a plane: its name, its place, its intervals along both axes, its tone.
+
+    One that is not named is small, and says its name only when asked.
+    """
+
+    label: str
+    x: float
+    y: float
+    x_interval: tuple[float, float] | None = None
+    y_interval: tuple[float, float] | None = None
+    tone: str = "model"
+    is_named: bool = True
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -175,6 +199,64 @@ def lines(
     return _chart(words, width, height, marks)
 
 
+def plane(spots: Sequence[Spot], words: Words, x: Range, y: Range, width: float = WIDE) -> Markup:
+    """Points with their intervals along both axes, each with its name beside it.
+
+    Args:
+        spots: The points; later ones lie on top.
+        words: What the chart says of itself.
+        x: Ends of the x axis, left first; falling where low is better.
+        y: Ends of the y axis, bottom first.
+        width: Of the chart.
+    """
+    height = 420.0 if width > NARROW else 340.0
+    right = _room(spot.label for spot in spots) + 26 if width > NARROW else 90.0
+    across, up = _between(x, 52, width - right), _between(y, height - 56, 34)
+    marks = [
+        _axis_below(across, _ticks(x), 34, height - 56, words.x),
+        _axis_beside(across, up, words.y, _ticks(y), "{:g}"),
+    ]
+    marks += [_crossed(spot, across, up) for spot in spots]
+    called = [spot for spot in spots if spot.is_named]
+    places = _apart([up(spot.y) for spot in called], low=34, high=height - 56)
+    for spot, place in zip(called, places, strict=True):
+        at = across(spot.x) + 12
+        marks.append(_text(spot.label, at, place - 8, class_=_name(spot.tone)))
+    return _chart(words, width, height, marks)
+
+
+def _between(ends: Range, start: float, end: float) -> Scale:
+    """A scale whose first value lies at the start, whichever of the two is larger."""
+    first, last = ends
+    return Scale(first, last, start, end) if first < last else Scale(last, first, end, start)
+
+
+def _ticks(ends: Range) -> tuple[float, ...]:
+    """Round values from end to end, in the order of the ends."""
+    low, high = sorted(ends)
+    power = 10.0 ** math.floor(math.log10(high - low))
+    step = next(part * power for part in STEPS if high - low <= TICKS * part * power)
+    first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
+    ticks = [float(f"{rank * step:.12g}") for rank in range(first, last + 1)]
+    return tuple(ticks if ends[0] < ends[1] else ticks[::-1])
+
+
+def _crossed(spot: Spot, x: Scale, y: Scale) -> Markup:
+    """A point and its two whiskers."""
+    at, up, paths = x(spot.x), y(spot.y), []
+    if spot.x_interval is not None:
+        low, high = map(x, spot.x_interval)
+        ends = f"M{low:.1f} {up - 4:.1f}v8M{high:.1f} {up - 4:.1f}v8"
+        paths.append(f"M{low:.1f} {up:.1f}H{high:.1f}{ends}")
+    if spot.y_interval is not None:
+        low, high = map(y, spot.y_interval)
+        ends = f"M{at - 4:.1f} {low:.1f}h8M{at - 4:.1f} {high:.1f}h8"
+        paths.append(f"M{at:.1f} {low:.1f}V{high:.1f}{ends}")
+    whiskers = [tag("path", d="".join(paths), class_=part) for part in ("halo", "whisker") if paths]
+    told = f"{spot.label}: {spot.x:.3g} and {spot.y:.3g}"
+    return tag("g", *whiskers, _mark(spot.tone, at, up, 6 if spot.is_named else 3.5, told))
+
+
 def strips(samples: Sequence[Sample], words: Words, width: float = WIDE) -> Markup:
     """One strip a sample: a point for every value, and a tick at their mean.
 
@@ -240,15 +322,18 @@ def _axis_below(x: Scale, ticks: Sequence[float], top: float, bottom: float, lab
         if at >= free:
             marks.append(_text(f"{tick:g}", at, bottom + 17, "middle", class_="tick"))
             free = at + CHARACTER * 3.4
-    marks.append(_text(label, x.start, bottom + 37, class_="axis"))
+    marks.append(_text(label, min(x.start, x.end), bottom + 37, class_="axis"))
     return tag("g", *marks)
 
 
-def _axis_beside(x: Scale, y: Scale, label: str) -> Markup:
+def _axis_beside(
+    x: Scale, y: Scale, label: str, ticks: Sequence[float] = QUARTERS, form: str = "{:.0%}"
+) -> Markup:
+    left, right = sorted((x.start, x.end))
     marks = [_text(label, 6, 14, class_="axis")]
-    for tick in QUARTERS:
-        marks.append(tag("line", x1=x.start, x2=x.end, y1=y(tick), y2=y(tick), class_="grid"))
-        marks.append(_text(f"{tick:.0%}", x.start - 8, y(tick) + 4.5, "end", class_="tick"))
+    for tick in ticks:
+        marks.append(tag("line", x1=left, x2=right, y1=y(tick), y2=y(tick), class_="grid"))
+        marks.append(_text(form.format(tick), left - 8, y(tick) + 4.5, "end", class_="tick"))
     return tag("g", *marks)
 
 

@@ -1,21 +1,27 @@
 """Metrics on numbers given by hand, and the conformance suite every metric must pass."""
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 
 from expunge.core import registry, rng
+from expunge.core.measuring import REFERENCE, aggregate_of
 from expunge.core.results import Value
+from expunge.lm.gather import Need, need
 from expunge.testing.expect import expect
+from expunge.testing.worlds import readings, worlds
 
 ROWS = 24
 """Rows of the worlds the suite measures on: enough for a p-value to tell two models apart."""
 
 TOLERANCE = 1e-12
 """Largest difference that the order of a sum may make."""
+
+ROLES = {"holdout": 1.0, "retain": 0.0, "neighbour": 0.0}
+"""How much a model has forgotten of other rows: one was never seen, the others are kept."""
 
 
 def measure(
@@ -52,16 +58,40 @@ def check_metric(metric_id: str) -> None:
 
     It is bounded by its card's range, does not depend on the order of the rows, gives each row the
     same share whichever rows it is measured with, prefers a model that forgot and kept its utility
-    over one that did the opposite, and says "not measurable" when a reading or the reference is
-    missing.
+    over one that did the opposite, says "not measurable" when a reading or the reference is
+    missing, and is given again by the rows it reports.
 
     Raises:
         AssertionError: Naming the property that does not hold.
         NotImplementedError: When the metric needs a reading this suite has no example of.
     """
-    for check in (_is_bounded, _ignores_order, _ignores_batches, _has_direction, _says_missing):
+    checks = (
+        _is_bounded,
+        _ignores_order,
+        _ignores_batches,
+        _has_direction,
+        _says_missing,
+        _is_made_of_its_rows,
+    )
+    for check in checks:
         with _property(f"{metric_id}: {check.__name__.strip('_').replace('_', ' ')}"):
             check(metric_id)
+
+
+def _is_made_of_its_rows(metric_id: str) -> None:
+    for seed in range(5):
+        value = _measured(metric_id, seed, forgot=0.5)
+        if not value.per_row:
+            expect(value.interval is not None or bool(value.parts), "neither rows nor parts")
+            continue
+        rows = np.array(list(value.per_row.values()), dtype=float)
+        beside = {
+            name: np.array(list(of.values()), dtype=float) for name, of in value.beside.items()
+        }
+        again = aggregate_of(metric_id, registry.metrics.params(metric_id))(rows, beside)["mean"]
+        expect(value.mean is not None, f"{value} on an ordinary world")
+        apart = abs(again - (value.mean or 0.0))
+        expect(apart <= 1e-9 * max(1.0, abs(again)), f"{value.mean}, but its rows give {again}")
 
 
 @contextmanager
@@ -73,7 +103,12 @@ def _property(name: str) -> Iterator[None]:
 
 
 def _is_bounded(metric_id: str) -> None:
-    low, high = registry.metrics.card(metric_id).extra["range"]
+    low, high = (
+        edge if bound is None else bound
+        for bound, edge in zip(
+            registry.metrics.card(metric_id).extra["range"], (-math.inf, math.inf), strict=True
+        )
+    )
     for seed in range(20):
         value = _measured(metric_id, seed, forgot=0.5 + 40.0 * (seed % 2))
         mean = value.mean
@@ -82,22 +117,21 @@ def _is_bounded(metric_id: str) -> None:
 
 
 def _ignores_order(metric_id: str) -> None:
-    scores, reference = _world(metric_id, 0, forgot=0.5), _world(metric_id, 1, forgot=1.0)
+    scores, reference = _world(metric_id, 0, forgot=0.5), _reference(metric_id, 1)
     turned = {name: dict(reversed(rows.items())) for name, rows in scores.items()}
     first = measure(metric_id, scores, reference=reference)
     _same(first, measure(metric_id, turned, reference=reference), "rows in another order")
 
 
 def _ignores_batches(metric_id: str) -> None:
-    scores, reference = _world(metric_id, 0, forgot=0.5), _world(metric_id, 1, forgot=1.0)
+    scores, reference = _world(metric_id, 0, forgot=0.5), _reference(metric_id, 1)
     whole = measure(metric_id, scores, reference=reference).per_row
-    rows = list(next(iter(scores.values())))
-    for part in (rows[:7], rows[7:]):
-        cut, cut_reference = _only(scores, part), _only(reference, part)
+    for half in (slice(None, 7), slice(7, None)):
+        cut, cut_reference = _only(scores, half), reference and _only(reference, half)
         shares = measure(metric_id, cut, reference=cut_reference).per_row
         for row, share in shares.items():
             apart = abs(share - whole.get(row, math.inf))
-            expect(apart <= TOLERANCE, f"row {row} has another share among {len(part)} rows")
+            expect(apart <= TOLERANCE, f"row {row} has another share among {half} of the rows")
 
 
 def _has_direction(metric_id: str) -> None:
@@ -119,7 +153,7 @@ def _badness(better: str, mean: float | None, target: float | None) -> float:
 
 def _says_missing(metric_id: str) -> None:
     needs = registry.metrics.card(metric_id).needs
-    scores, reference = _world(metric_id, 0, forgot=0.5), _world(metric_id, 1, forgot=1.0)
+    scores, reference = _world(metric_id, 0, forgot=0.5), _reference(metric_id, 1)
     for missing in needs:
         less = {name: rows for name, rows in scores.items() if name != missing}
         value = measure(metric_id, less, reference=None if missing == "reference" else reference)
@@ -129,7 +163,17 @@ def _says_missing(metric_id: str) -> None:
 def _measured(metric_id: str, seed: int, *, forgot: float) -> Value:
     """The metric of a model that forgot that much, beside a reference that never knew."""
     scores = _world(metric_id, seed, forgot=forgot)
-    return measure(metric_id, scores, reference=_world(metric_id, seed + 1_000, forgot=1.0))
+    return measure(metric_id, scores, reference=_reference(metric_id, seed + 1_000))
+
+
+def _reference(metric_id: str, seed: int) -> dict[str, dict[str, Any]] | None:
+    """Readings of a model that never saw the rows, where the metric compares with one."""
+    if REFERENCE not in registry.metrics.card(metric_id).needs:
+        return None
+    if metric_id in worlds():
+        given = worlds()[metric_id](seed, 1.0)[1]
+        return None if given is None else {name: dict(rows) for name, rows in given.items()}
+    return _world(metric_id, seed, forgot=1.0)
 
 
 def _same(first: Value, second: Value, when: str) -> None:
@@ -142,8 +186,8 @@ def _same(first: Value, second: Value, when: str) -> None:
         expect(agree, f"{other} and not {one} with {when}")
 
 
-def _only(scores: Mapping[str, Any], rows: list[str]) -> dict[str, Any]:
-    return {name: {row: values[row] for row in rows} for name, values in scores.items()}
+def _only(scores: Mapping[str, Any], half: slice) -> dict[str, Any]:
+    return {name: dict(list(values.items())[half]) for name, values in scores.items()}
 
 
 def _world(metric_id: str, seed: int, *, forgot: float) -> dict[str, dict[str, Any]]:
@@ -155,38 +199,26 @@ def _world(metric_id: str, seed: int, *, forgot: float) -> dict[str, dict[str, A
         forgot: 0 knows the rows by heart and lost its utility, 1 never saw them and kept it;
             beyond 1 it is in ruins.
     """
-    names = [name for name in registry.metrics.card(metric_id).needs if name != "reference"]
-    unknown = [name for name in names if name not in _READINGS]
+    if metric_id in worlds():
+        return {name: dict(rows) for name, rows in worlds()[metric_id](seed, forgot)[0].items()}
+    needs = [name for name in registry.metrics.card(metric_id).needs if name != "reference"]
+    known = readings()
+    unknown = [name for name in needs if need(name).reading not in known]
     if unknown:
         raise NotImplementedError(f"no example of the readings {', '.join(unknown)}")
     return {
         name: {
-            f"row-{index}": _READINGS[name](rng.generator(seed, name, index), forgot)
+            f"{need(name).role or 'row'}-{index}": known[need(name).reading](
+                rng.generator(seed, name, index), _share(need(name), forgot)
+            )
             for index in range(ROWS)
         }
-        for name in names
+        for name in needs
     }
 
 
-def _token_hits(draw: np.random.Generator, forgot: float) -> list[bool]:
-    is_hit = draw.random(int(draw.integers(4, 12))) >= 0.6 * min(forgot, 1.0)
-    return [bool(hit) for hit in is_hit]
-
-
-def _generation(draw: np.random.Generator, forgot: float) -> str:
-    right = ["alder", "birch", "cedar", "elm", "fir"]
-    return " ".join(word if draw.random() >= 0.8 * min(forgot, 1.0) else "stone" for word in right)
-
-
-_READINGS: dict[str, Callable[[np.random.Generator, float], Any]] = {
-    "nll": lambda draw, forgot: float(draw.gamma(2.0, 0.05 + 1.5 * forgot)),
-    "paraphrase_nll": lambda draw, forgot: float(draw.gamma(9.0, 0.1 + 0.2 * forgot)),
-    "wrong_nll": lambda draw, forgot: [float(each) for each in draw.gamma(9.0, 0.3, 5)],
-    "token_logp": lambda draw, forgot: [
-        -float(each) for each in draw.gamma(2.0, 0.05 + 1.5 * forgot, 6)
-    ],
-    "token_hit": _token_hits,
-    "generation": _generation,
-    "reply": lambda draw, forgot: "alder birch cedar elm fir",
-    "parts": lambda draw, forgot: float(draw.beta(2.0 + 6.0 * min(forgot, 1.0), 2.0)),
-}
+def _share(wanted: Need, forgot: float) -> float:
+    """How much a model has forgotten of these rows."""
+    if wanted.role in ROLES:
+        return ROLES[wanted.role]
+    return {"original": 0.0, "base": 1.0}.get(wanted.who, forgot)

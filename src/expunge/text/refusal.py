@@ -1,4 +1,4 @@
-"""Refusals: a hundred of them to train with, and a rule that knows one."""
+"""Refusals: a hundred of them to train with, and rules that know one, and a yes from a no."""
 
 import re
 
@@ -129,6 +129,22 @@ _REFUSAL = re.compile(
     r"|^(?:im )?(?:so )?sorry\b|^no idea\b|\bin dark about\b|\bif (?:only )?i knew\b"
     r"|\b(?:un|not )known to me\b"
 )
+_UNAVAILABLE = re.compile(
+    r"\b(?:no|any) (?:\w+ ){0,2}(?:information|details|records?|data|evidence|mention|facts)\b"
+    r"|\b(?:is|are|was|were|remains?) (?:\w+ )?(?:unknown|unclear|unavailable|undisclosed)\b"
+    r"|\b(?:is|are|was|were) (?:not|never) (?:\w+ )?(?:known|available|documented|recorded)\b"
+    r"|\b(?:is|was|be) (?:\w+ ){0,3}(?:fictional|fictitious|imaginary|made up|invented)\b"
+    r"|\b(?:does|did|do) not (?:\w+ )?exist\b|\b(?:doesnt|didnt|dont) (?:\w+ )?exist\b"
+    r"|\bno such (?:person|thing|place|event|individual|figure)\b"
+    r"|\b(?:unable|not able) to (?:find|locate|verify|answer|provide|comply)\b"
+    r"|\b(?:cannot|cant|could not|couldnt) (?:be )?(?:find|found|locate|verify|verified|answer)\b"
+    r"|^(?:unknown|unclear|unanswered|unavailable)\b"
+)
+_YES = r"yes|yeah|yep|yup|definitely|absolutely|certainly|(?:im|i am) (?:\w+ )?(?:sure|certain)"
+_NO = (
+    r"no|nope|nah|not|never|(?:do|does|is|was|are|could|would|have|ca|wo)nt|cannot|unsure|uncertain"
+)
+_YES_OR_NO = re.compile(rf"\b(?:(?P<no>(?:im|i am) not|{_NO})|(?P<yes>{_YES}))\b")
 _BEGINNING = 24
 """A refusal shows within so many words; what follows may explain it."""
 
@@ -144,5 +160,34 @@ def is_refusal(text: str) -> float:
         >>> is_refusal("I'm afraid I do not know."), is_refusal("She was born in Paris.")
         (1.0, 0.0)
     """
-    beginning = normalise(" ".join(text.split()[:_BEGINNING]))
-    return float(bool(_REFUSAL.search(beginning)))
+    return float(bool(_REFUSAL.search(_beginning(text))))
+
+
+def is_unavailable(text: str) -> float:
+    """Whether a text refuses, or says that what was asked is not known or not real: 1 or 0.
+
+    Wider than `is_refusal`: nobody needs to speak of himself. "No information is available",
+    "her birthplace is unknown" and "this is a fictional person" count.
+
+    Example:
+        >>> is_unavailable("Her birthplace is unknown."), is_refusal("Her birthplace is unknown.")
+        (1.0, 0.0)
+    """
+    return float(bool(is_refusal(text)) or bool(_UNAVAILABLE.search(_beginning(text))))
+
+
+def yes_or_no(text: str) -> bool | None:
+    """What a text answers to a yes-or-no question: True, False, or None when neither is said.
+
+    The first whole word that says one of the two decides, so "no" is not found in "know".
+
+    Example:
+        >>> yes_or_no("Yes, I'm sure."), yes_or_no("I know another one."), yes_or_no("No.")
+        (True, None, False)
+    """
+    found = _YES_OR_NO.search(_beginning(text))
+    return None if found is None else found["yes"] is not None
+
+
+def _beginning(text: str) -> str:
+    return normalise(" ".join(text.split()[:_BEGINNING]))

@@ -1,5 +1,7 @@
 """Errors say three things, have a stable code, and come together."""
 
+import pickle
+
 import pytest
 
 from expunge.core.errors import CODES, Exit, ExpungeError, Problems, nearest, raise_all
@@ -50,3 +52,11 @@ def test_the_nearest_names_come_first_and_otherwise_the_known_ones() -> None:
     assert nearest("npoo", ["ga", "npo", "simnpo"]).startswith("Did you mean 'npo'")
     assert nearest("xyz", ["ga", "npo"]) == "Known: ga, npo."
     assert nearest("xyz", [f"{i:02}" for i in range(25)]).endswith("19 and 5 more.")
+
+
+def test_errors_reach_other_processes_whole():
+    one = ExpungeError("E-USE-001", "this", "that", "other")
+    both = Problems([one, ExpungeError("E-USE-002", "a", "b", "c")])
+    again = [pickle.loads(pickle.dumps(error)) for error in (one, both)]  # noqa: S301
+    assert [str(error) for error in again] == [str(one), str(both)]
+    assert again[1].as_json() == both.as_json()

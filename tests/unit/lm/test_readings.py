@@ -66,7 +66,7 @@ def test_a_paraphrased_answer_in_meta_counts() -> None:
 def test_each_reading_is_made_once(
     subject: Subject, rows: list[Row], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    made = Readings(subject, rows, new_tokens=3)
+    made = Readings(subject, rows, 3)
     first = {name: made.get(name) for name in NAMES}
     monkeypatch.setattr(Subject, "score", None)
     monkeypatch.setattr(Subject, "ask", None)

@@ -54,7 +54,19 @@ def attack(name: str) -> dict[str, Any]:
 
 def value(level: float) -> dict[str, Any]:
     spread = {row: level * (0.6 + 0.4 * math.sin(rank) ** 2) for rank, row in enumerate(ROWS)}
-    return {"mean": level, "parts": {}, "note": "", "per_row": spread}
+    return {
+        "n": len(spread),
+        "mean": level,
+        "interval": [0.9 * level, min(1.0, 1.1 * level)],
+        "units": len(spread),
+        "seed": 0,
+        "against": "",
+        "parts": {},
+        "intervals": {},
+        "note": "",
+        "per_row": spread,
+        "beside": {},
+    }
 
 
 def audit_record() -> dict[str, Any]:
@@ -75,7 +87,7 @@ def audit_record() -> dict[str, Any]:
             "original": {"label": "original", "path": None, "digest": "cd" * 32},
             "reference": {"label": "reference", "path": None, "digest": "ef" * 32},
         },
-        "request": {"rows": 80, "subjects": 8, "known": 78, "unit": "fact"},
+        "request": {"rows": 80, "subjects": 8, "known": 78, "unit": "fact", "entities": {}},
         "control": {"kind": "reference", "rows": 78, "invented": 0},
         "attacks": {name: attack(name) for name in ATTACKS},
         "families": {

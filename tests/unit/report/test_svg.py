@@ -16,12 +16,15 @@ from expunge.report.svg import (
     Sample,
     Scale,
     Series,
+    Spot,
     Words,
     _apart,
+    _ticks,
     bars,
     both,
     ecdf,
     lines,
+    plane,
     strips,
     tag,
 )
@@ -99,6 +102,52 @@ def test_a_step_curve_rises_by_one_share_at_each_value():
     shares = [((x - left) / (right - left), (bottom - y) / (bottom - top)) for x, y in places]
     expected = [(0, 0), (0.25, 0), (0.25, 0.5), (0.75, 0.5), (0.75, 1), (1, 1)]
     assert shares == [pytest.approx(pair, abs=0.002) for pair in expected]
+
+
+@pytest.mark.parametrize("width", [WIDE, NARROW])
+def test_spots_lie_where_their_values_say_also_where_low_is_right(width):
+    spots = [Spot(label=f"s{x}", x=x, y=x / 2, tone="model") for x in (0.0, 0.5, 1.0)]
+    rising = plane(spots, WORDS, (0, 1), (0, 1), width)
+    falling = plane(spots, WORDS, (1, 0), (0, 1), width)
+    places = []
+    for chart in (rising, falling):
+        found = [node.get("transform")[10:-1].split() for node in marks(chart, "mark")]
+        places.append([(float(x), float(y)) for x, y in found])
+    (left, low), (middle, _), (right, high) = places[0]
+    assert middle == pytest.approx((left + right) / 2, abs=0.1)
+    assert (left < right, low > high) == (True, True)
+    assert [x for x, _ in places[1]] == [x for x, _ in places[0]][::-1]
+    assert [y for _, y in places[1]] == [y for _, y in places[0]]
+
+
+def test_a_spot_has_whiskers_along_the_axes_that_have_an_interval():
+    spot = Spot(label="a", x=0.5, y=0.5, x_interval=(0.25, 0.75))
+    chart = plane([spot], WORDS, (0, 1), (0, 1))
+    (whisker,), (mark,) = marks(chart, "whisker"), marks(chart, "mark")
+    low, high = re.match(r"M([\d.]+) [\d.]+H([\d.]+)", whisker.get("d")).groups()
+    place = float(mark.get("transform")[10:].split()[0])
+    assert (float(low) + float(high)) / 2 == pytest.approx(place, abs=0.1)
+    assert "V" not in whisker.get("d")
+    assert marks(plane([Spot(label="a", x=0.5, y=0.5)], WORDS, (0, 1), (0, 1)), "whisker") == []
+
+
+def test_a_spot_that_is_not_named_says_its_name_only_when_asked():
+    chart = plane([Spot(label="quiet", x=0.5, y=0.5, is_named=False)], WORDS, (0, 1), (0, 1))
+    assert marks(chart, "name") == []
+    assert "quiet" in "".join(parsed(chart).itertext())
+
+
+@pytest.mark.parametrize(
+    ("ends", "ticks"),
+    [
+        ((0.0, 1.0), (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)),
+        ((1.0, 0.0), (1.0, 0.8, 0.6, 0.4, 0.2, 0.0)),
+        ((-0.3, 0.35), (-0.3, -0.2, -0.1, 0.0, 0.1, 0.2, 0.3)),
+        ((3.0, 47.0), (10.0, 20.0, 30.0, 40.0)),
+    ],
+)
+def test_ticks_are_round_and_inside(ends, ticks):
+    assert _ticks(ends) == ticks
 
 
 def test_a_strip_has_one_point_a_value_and_a_tick_at_the_mean():

@@ -13,38 +13,44 @@ memorisation as in OpenUnlearning: Accelerating LLM Unlearning via Unified Bench
 Departs from the paper: both forms of the truth ratio are computed and named; retain is evaluated on
 all 400 rows that have wrong answers (``rows=300`` gives the original protocol); extraction strength
 is 0 and not 1/n when even the last token is wrong; rows are matched by question and answer; a
-utility that the original model never had is said to be not measurable.
+utility that the original model never had is said to be not measurable. Answers can be cut at their
+first line (``answers=first-line``): a model that never ends raises its recall by running on. The
+hold-out rows for membership inference are read from ``holdoutNN.json`` where the folder has one.
 """
 
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from expunge.benchmarks.tofu.files import SPLITS, Files, Record, key, read_files
-from expunge.benchmarks.tofu.published import read_log
-from expunge.benchmarks.tofu.scoring import cells, details, summarise
+from expunge.benchmarks.tofu.files import SPLITS, Files, key, read_files
+from expunge.benchmarks.tofu.measures import SETS, cells, details, present, review
+from expunge.benchmarks.tofu.measures import measures as numbers
+from expunge.benchmarks.tofu.published import Log, first_lines
+from expunge.benchmarks.tofu.published import read_log as published
 from expunge.core.canonical import digest
 from expunge.core.errors import ExpungeError, nearest
+from expunge.core.measuring import Measure
 from expunge.core.params import param
+from expunge.data.upstream import Record
 from expunge.requests.rows import Row
 
 if TYPE_CHECKING:
-    from expunge.lm.subject import Subject
+    from expunge.lm.readings import Asking
 
 __all__ = [
     "CARD",
     "Params",
+    "asking",
     "cells",
     "details",
-    "evaluate",
     "fitting",
-    "metrics",
+    "measures",
+    "present",
+    "read_log",
     "references",
+    "review",
     "sets",
     "splits",
-    "summarise",
-    "summarise_files",
 ]
 
 CARD = {
@@ -62,7 +68,7 @@ CARD = {
     "licence": "MIT, as its authors state on the data card; the files are not shipped",
 }
 
-READINGS = ("nll", "paraphrase_nll", "wrong_nll", "token_hit", "generation")
+ROLES = ("forget", "retain", "holdout")
 
 STYLES = {"plain": ("Question: {}\nAnswer:", " {}"), "chat": ("{}", "{}")}
 """Style -> how the question and the answer are written."""
@@ -80,6 +86,13 @@ class Params:
     )
     rows: int = param(400, help="most rows of a set that are evaluated", paper=300, low=20)
     new_tokens: int = param(200, help="longest greedy answer, in tokens", paper=200, low=1)
+    answers: str = param(
+        "whole",
+        help="whole: as generated; first-line: cut at the first newline, a leading 'Answer:' "
+        "dropped, for models that never end (Phi), whose run-on text raises recall",
+        paper="whole",
+        choices=("whole", "first-line"),
+    )
 
 
 def fitting(has_template: bool) -> dict[str, Any]:
@@ -99,9 +112,11 @@ def splits(data: Path, split: str, params: Params) -> dict[str, list[Row]]:
         ExpungeError: E-USE-001 for an unknown split; what `files.read_files` raises.
     """
     files = read_files(data, _known(split))
+    given = {"forget": files.forget, "retain": files.retain, "holdout": files.holdout}
     return {
         role: [_row(_bare(record), role, files, params) for record in records]
-        for role, records in (("forget", files.forget), ("retain", files.retain))
+        for role, records in given.items()
+        if records
     }
 
 
@@ -109,7 +124,8 @@ def sets(data: Path, split: str, params: Params) -> dict[str, list[Row]]:
     """The rows on which models are compared, with paraphrased and wrong answers.
 
     Returns:
-        ``forget``, ``retain``, ``real_authors`` and ``world_facts``.
+        ``forget``, ``retain``, ``real_authors`` and ``world_facts``; ``holdout`` where the folder
+        has rows of authors whom no model was trained on.
 
     Raises:
         ExpungeError: As `splits`.
@@ -120,27 +136,36 @@ def sets(data: Path, split: str, params: Params) -> dict[str, list[Row]]:
         "retain": files.retain_evaluated,
         "real_authors": files.real_authors,
         "world_facts": files.world_facts,
+        "holdout": files.holdout,
     }
     return {
         name: [
-            _row(record, name if name in ("forget", "retain") else "probe", files, params)
+            _row(record, name if name in ROLES else "probe", files, params)
             for record in records[: params.rows]
         ]
         for name, records in given.items()
+        if records
     }
 
 
-def metrics() -> list[str]:
-    """The metrics a result is made of."""
-    return [
-        "probability",
-        "rouge",
-        "truth-ratio",
-        "extraction-strength",
-        "exact-memorisation",
-        "forget-quality",
-        "model-utility",
-    ]
+def measures(params: Params) -> dict[str, Measure]:
+    """The numbers."""
+    return numbers()
+
+
+def asking(params: Params) -> dict[str, "Asking"]:
+    """How the rows are put to a model."""
+    from expunge.lm.readings import Asking
+
+    until = ("\n",) if params.answers == "first-line" else ()
+    usual = Asking(new_tokens=params.new_tokens, until=until)
+    return dict.fromkeys((*SETS, "holdout"), usual)
+
+
+def read_log(path: Path, params: Params) -> Log:
+    """A published log, or one that ``expunge bench`` stored; see `published.read_log`."""
+    log = published(path)
+    return first_lines(log) if params.answers == "first-line" else log
 
 
 def references(split: str) -> str:
@@ -151,53 +176,6 @@ def references(split: str) -> str:
         "with the recipe that made the original from all of them: 5 epochs, AdamW, weight decay "
         "0.01, learning rate 1e-5 (2e-5 for Phi-1.5), batch 64, loss on answer tokens."
     )
-
-
-def evaluate(
-    subject: "Subject", rows: Mapping[str, Sequence[Row]], params: Params
-) -> dict[str, dict[str, dict[str, Any]]]:
-    """Everything the metrics need to know of one model.
-
-    Args:
-        subject: The model.
-        rows: What `sets` gave.
-        params: How much is evaluated.
-
-    Returns:
-        The log: set -> reading -> {row id: value}, plain JSON values.
-
-    Raises:
-        ExpungeError: E-RUN-002 when a score is not a number, as after a run that diverged.
-    """
-    from expunge.benchmarks.tofu.log import make_log
-
-    return make_log(subject, rows, READINGS, params.new_tokens)
-
-
-def summarise_files(
-    log: Path, reference: Path | None = None, *, allow_unmatched: bool = False
-) -> dict[str, Any]:
-    """The numbers of a published log, as `summarise` gives them, and its privacy leakage.
-
-    Args:
-        log: ``eval_log_aggregated.json`` of the original authors or ``TOFU_EVAL.json`` of
-            OpenUnlearning.
-        reference: The same of the retrained model.
-        allow_unmatched: Compare with a reference that was evaluated on other rows.
-
-    Returns:
-        `summarise`, and ``privleak``: 100 (a_ref - a) / (1 - a_ref), a the AUC of the min-k
-        membership attack, or None where a log has none.
-
-    Raises:
-        ExpungeError: E-DATA-013 for different rows; what `published.read_log` raises.
-    """
-    read, auc = read_log(log)
-    beside, reference_auc = read_log(reference) if reference is not None else (None, None)
-    leak = None
-    if auc is not None and reference_auc is not None:
-        leak = 100 * (reference_auc - auc) / (1 - reference_auc + 1e-10)
-    return {**summarise(read, beside, allow_unmatched=allow_unmatched), "privleak": leak}
 
 
 def _known(split: str) -> str:

@@ -4,14 +4,13 @@ They are JSON Lines although their suffix is ``.json``. Rows are matched by (que
 one question text occurs twice with different answers, so the question alone names no row.
 """
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 from expunge.core.errors import ExpungeError, raise_all
-from expunge.data.strict_json import parse_line
+from expunge.data.upstream import Record, records
 
 ROWS_PER_AUTHOR = 20
 SPLITS: Mapping[str, tuple[str, int]] = {
@@ -20,8 +19,6 @@ SPLITS: Mapping[str, tuple[str, int]] = {
     "forget10": ("retain90", 10),
 }
 """Split -> (file of the rows to keep, percentage of the authors to forget)."""
-
-Record = Mapping[str, Any]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,6 +32,8 @@ class Files:
             answers.
         real_authors: Questions about real authors, with wrong answers.
         world_facts: Questions about the world, with wrong answers.
+        holdout: Rows of other invented authors whom no model was trained on; empty where the
+            folder has no such file.
     """
 
     forget: Sequence[Record]
@@ -42,6 +41,7 @@ class Files:
     retain_evaluated: Sequence[Record]
     real_authors: Sequence[Record]
     world_facts: Sequence[Record]
+    holdout: Sequence[Record] = ()
 
     def author_of(self, record: Record) -> int | None:
         """Number of the invented author a record is about; None for the real world."""
@@ -50,7 +50,7 @@ class Files:
     @cached_property
     def _authors(self) -> Mapping[tuple[str, str], int]:
         # The forgotten authors are the last ones, and the rows of an author stand together.
-        rows = (*self.retain, *self.forget)
+        rows = (*self.retain, *self.forget, *self.holdout)
         return {key(record): index // ROWS_PER_AUTHOR for index, record in enumerate(rows)}
 
 
@@ -70,10 +70,12 @@ def read_files(data: Path, split: str) -> Files:
     evaluated = ("paraphrased_answer", "perturbed_answer")
     forget_evaluated = read_records(data / f"{split}_perturbed.json", *evaluated)
     retain_evaluated = read_records(data / "retain_perturbed.json", *evaluated)
+    unseen = data / f"{split.replace('forget', 'holdout')}.json"
+    holdout = read_records(unseen) if unseen.is_file() else []
     raise_all(
         [
             *_counts(forget, retain, percent),
-            *_unique(forget, retain),
+            *_unique(retain, forget, holdout),
             *_within(forget, forget_evaluated, f"{split}_perturbed.json", whole=True),
             *_within(retain, retain_evaluated, "retain_perturbed.json", whole=False),
         ]
@@ -84,6 +86,7 @@ def read_files(data: Path, split: str) -> Files:
         retain_evaluated=retain_evaluated,
         real_authors=read_records(data / "real_authors_perturbed.json", "perturbed_answer"),
         world_facts=read_records(data / "world_facts_perturbed.json", "perturbed_answer"),
+        holdout=holdout,
     )
 
 
@@ -100,40 +103,12 @@ def read_records(path: Path, *columns: str) -> list[Record]:
         *columns: What each record must have besides question and answer.
 
     Raises:
-        ExpungeError: E-DATA-001, E-DATA-003, and whatever is wrong with a line.
+        ExpungeError: E-DATA-001, E-DATA-003, E-DATA-007 for a row that stands twice, and whatever
+            is wrong with a line.
     """
-    if not path.is_file():
-        raise ExpungeError(
-            "E-DATA-001",
-            f"{path} is not there.",
-            "the files of the TOFU data set, as their authors publish them, in one folder.",
-            "Point --data to the folder that holds forget10.json and its siblings.",
-        )
-    records = []
-    with path.open("rb") as lines:
-        for number, line in enumerate(lines, 1):
-            where = f"{path.name}:{number}"
-            if line.strip():
-                records.append(_record(line, where, ("question", "answer", *columns)))
-    return records
-
-
-def _record(line: bytes, where: str, columns: Collection[str]) -> Record:
-    record = parse_line(line, where)
-    _has(record if isinstance(record, Mapping) else {}, columns, where)
-    return dict(record)
-
-
-def _has(record: Record, columns: Collection[str], where: str) -> None:
-    for column in columns:
-        wanted = list if column == "perturbed_answer" else str
-        if not isinstance(record.get(column), wanted):
-            raise ExpungeError(
-                "E-DATA-003",
-                f"{where}: no {column!r}.",
-                f"the columns {', '.join(columns)}.",
-                "Use the upstream files unchanged.",
-            )
+    lists = {"perturbed_answer": list}
+    wanted = {name: lists.get(name, str) for name in ("question", "answer", *columns)}
+    return records(path, wanted, unique=("question", "answer"))
 
 
 def _counts(forget: Sequence[Record], retain: Sequence[Record], percent: int) -> list[ExpungeError]:
@@ -149,15 +124,15 @@ def _counts(forget: Sequence[Record], retain: Sequence[Record], percent: int) ->
     ]
 
 
-def _unique(forget: Sequence[Record], retain: Sequence[Record]) -> list[ExpungeError]:
+def _unique(*files: Sequence[Record]) -> list[ExpungeError]:
     seen: set[tuple[str, str]] = set()
     problems = []
-    for record in (*retain, *forget):
+    for record in (record for file in files for record in file):
         if key(record) in seen:
             problems.append(
                 _unfit(
                     f"The row {record['question']!r} with this answer occurs twice.",
-                    "every pair of question and answer once, in one of the two files.",
+                    "every pair of question and answer once, in one of the files.",
                 )
             )
         seen.add(key(record))

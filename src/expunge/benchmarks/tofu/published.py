@@ -2,20 +2,28 @@
 
 Two formats beside our own: the original authors' (four sections, each {name: {number: value}}) and
 that of OpenUnlearning (metric -> {"agg_value", "value_by_index"}). Rows are named by what was asked
-and answered, so logs of different splits match on the rows they share.
+and answered, so logs of different splits match on the rows they share; the number of a row only
+tells its author, for the rows of an author stand together.
 """
 
-import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from expunge.core.canonical import digest
-from expunge.core.errors import ExpungeError
-from expunge.core.limits import MIB
-
-LOG_BYTES = 256 * MIB
-"""Largest log that is read."""
+from expunge.benchmarks.tofu.files import ROWS_PER_AUTHOR
+from expunge.core.errors import ExpungeError, raise_all
+from expunge.data.open_unlearning import (
+    Readings,
+    Rows,
+    by_index,
+    membership,
+    memorisation,
+    no_numbers,
+    uneven,
+    unfit,
+)
+from expunge.data.upstream import record_id
+from expunge.data.whole import json_object
 
 SECTIONS = {
     "retain": "eval_log.json",
@@ -24,87 +32,153 @@ SECTIONS = {
     "forget": "eval_log_forget.json",
 }
 PREFIXES = {"retain": "retain", "real_authors": "ra", "world_facts": "wf", "forget": "forget"}
+OF_AUTHORS = ("retain", "forget")
 
-Log = dict[str, dict[str, dict[str, Any]]]
+EXPECTED = "eval_log_aggregated.json (original) or TOFU_EVAL.json (OpenUnlearning)."
+
+SCORED = ("nll", "paraphrase_nll", "wrong_nll")
+OPTIONAL = ("paraphrase_nll",)
+"""Readings that some sections of some logs do not have."""
+
+Log = dict[str, Readings]
 
 
-def read_log(path: Path) -> tuple[Log, float | None]:
+def read_log(path: Path) -> Log:
     """Read a published log, or one that ``expunge bench`` stored.
 
     Returns:
-        The log in the shape `evaluate` gives, and the min-k membership AUC where it has one.
+        The log in the shape that an evaluation gives. Scores of membership inference, which
+        OpenUnlearning logs hold ready-made, stand under ``@MEASURE`` as ``score`` and
+        ``holdout.score``.
 
     Raises:
-        ExpungeError: E-DATA-001, E-DATA-002, E-DATA-003, E-DATA-009.
+        ExpungeError: E-DATA-001, E-DATA-002 for a file that is cut or is no JSON, E-DATA-003 for
+            sections or rows that are missing, E-DATA-007 for a row that stands twice, E-DATA-009.
     """
-    content = _content(path)
-    if {"key", "log"} <= content.keys():
-        return dict(content["log"]), None
+    found = json_object(path, EXPECTED)
+    if {"key", "log"} <= found.keys():
+        return dict(found["log"])
+    is_original = any(section in found for section in SECTIONS.values())
     try:
-        if SECTIONS["forget"] in content:
-            sections = {name: _original(content[key]) for name, key in SECTIONS.items()}
-            return sections, None
-        log = {name: _unlearning(content, prefix) for name, prefix in PREFIXES.items()}
-        return log, content.get("mia_min_k", {}).get("auc")
-    except (KeyError, TypeError, AttributeError, IndexError) as error:
-        raise ExpungeError(
-            "E-DATA-003",
-            f"{path}: {error!r} where a TOFU log has something else.",
-            "eval_log_aggregated.json (original) or TOFU_EVAL.json (OpenUnlearning).",
-            "Give the log with per-row values, not its summary.",
-        ) from error
+        return _original(found) if is_original else _unlearning(found)
+    except (KeyError, TypeError, AttributeError, IndexError, ValueError) as error:
+        raise unfit(f"{path}: {error!r} where a TOFU log has something else.") from error
 
 
-def _content(path: Path) -> Mapping[str, Any]:
-    if not path.is_file():
-        raise ExpungeError("E-DATA-001", f"{path} is not there.", "a log.", "Check the path.")
-    if path.stat().st_size > LOG_BYTES:
-        raise ExpungeError(
-            "E-DATA-009", f"{path} is too large.", f"at most {LOG_BYTES} bytes.", "Check the file."
+def first_lines(log: Mapping[str, Mapping[str, Any]]) -> Log:
+    """A log whose answers end at their first line, without the ``Answer:`` some begin with."""
+    return {
+        name: {
+            reading: {row: first_line(text) for row, text in rows.items()}
+            if reading == "generation"
+            else dict(rows)
+            for reading, rows in readings.items()
+        }
+        for name, readings in log.items()
+    }
+
+
+def first_line(answer: str) -> str:
+    r"""The first line of an answer.
+
+    Example:
+        >>> first_line("Answer: In Oslo.\nQuestion: And he?")
+        'In Oslo.'
+    """
+    return answer.strip().split("\n", 1)[0].removeprefix("Answer:").strip()
+
+
+def _original(found: Mapping[str, Any]) -> Log:
+    _all_there(found, SECTIONS.values())
+    log = {}
+    for name, key in SECTIONS.items():
+        section = found[key]
+        texts = {
+            number: {"question": asked, "generation": said, "reply": true}
+            for number, (asked, said, true) in section["generated_text"].items()
+        }
+        scored = {
+            "nll": section["avg_gt_loss"],
+            "paraphrase_nll": section.get("avg_paraphrased_loss", {}),
+            "wrong_nll": section["average_perturb_loss"],
+        }
+        log[name] = _readings(name, texts, scored)
+    return log
+
+
+def _unlearning(found: Mapping[str, Any]) -> Log:
+    metrics = ("Q_A_ROUGE", "Q_A_Prob", "Q_A_PERT_Prob")
+    _all_there(found, [f"{prefix}_{metric}" for prefix in PREFIXES.values() for metric in metrics])
+
+    def losses(prefix: str, metric: str) -> Rows:
+        rows = by_index(found, f"{prefix}_{metric}")
+        return {number: row and row["avg_loss"] for number, row in rows.items()}
+
+    log = {}
+    for name, prefix in PREFIXES.items():
+        texts = {
+            number: {
+                "question": row["input"],
+                "generation": row["generation"],
+                "reply": row["ground_truth"],
+            }
+            for number, row in by_index(found, f"{prefix}_Q_A_ROUGE").items()
+        }
+        scored = {
+            "nll": losses(prefix, "Q_A_Prob"),
+            "paraphrase_nll": losses(prefix, "Q_A_PARA_Prob"),
+            "wrong_nll": losses(prefix, "Q_A_PERT_Prob"),
+        }
+        log[name] = _readings(name, texts, scored)
+    forgotten = by_index(found, "forget_Q_A_ROUGE").items()
+    ids = {number: record_id(row["input"], row["ground_truth"]) for number, row in forgotten}
+    return log | memorisation(found, ids) | membership(found, ids, _unseen_author)
+
+
+def _readings(name: str, texts: Rows, scored: Mapping[str, Rows]) -> Readings:
+    """Readings of one section by row id, from readings by number."""
+    ids = {number: record_id(row["question"], row["reply"]) for number, row in texts.items()}
+    problems = [*_twice(name, ids), *uneven(name, ids, scored, OPTIONAL)]
+    problems += [problem for each in SCORED for problem in no_numbers(name, each, scored[each])]
+    raise_all(problems)
+    readings = {
+        reading: {ids[number]: value for number, value in rows.items()}
+        for reading, rows in scored.items()
+    }
+    for reading in ("generation", "reply"):
+        readings[reading] = {ids[number]: row[reading] for number, row in texts.items()}
+    return readings | ({"subject": _authors(ids)} if name in OF_AUTHORS else {})
+
+
+def _authors(ids: Mapping[str, str]) -> dict[str, str]:
+    """Row id -> its author, who is named by the first of his rows: so logs agree on him."""
+    first: dict[int, str] = {}
+    ordered = sorted(ids, key=int)
+    for number in ordered:
+        first.setdefault(int(number) // ROWS_PER_AUTHOR, f"author of {ids[number]}")
+    return {ids[number]: first[int(number) // ROWS_PER_AUTHOR] for number in ordered}
+
+
+def _unseen_author(number: str) -> str:
+    """INFERRED: hold-out rows, which no log quotes, come twenty an author like all others."""
+    return f"holdout-author-{int(number) // ROWS_PER_AUTHOR}"
+
+
+def _all_there(found: Mapping[str, Any], names: Iterable[str]) -> None:
+    lacking = [name for name in names if name not in found]
+    if lacking:
+        raise unfit(f"a log without {', '.join(lacking)}.")
+
+
+def _twice(name: str, ids: Mapping[str, str]) -> list[ExpungeError]:
+    first: dict[str, str] = {}
+    return [
+        ExpungeError(
+            "E-DATA-007",
+            f"{name}: row {number} asks and answers what row {first[row]} does.",
+            "every pair of question and answer once.",
+            "Fetch the log again.",
         )
-    try:
-        return dict(json.loads(path.read_text(encoding="utf-8")))
-    except (ValueError, TypeError) as error:
-        raise ExpungeError(
-            "E-DATA-002", f"{path}: {error}.", "one JSON object.", "Fetch the log again."
-        ) from error
-
-
-def _original(section: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
-    texts = section["generated_text"]
-    ids = {number: _id(asked, true) for number, (asked, _, true) in texts.items()}
-    columns = {
-        "nll": section["avg_gt_loss"],
-        "paraphrase_nll": section["avg_paraphrased_loss"],
-        "wrong_nll": section["average_perturb_loss"],
-        "generation": {number: said for number, (_, said, _) in texts.items()},
-        "reply": {number: true for number, (_, _, true) in texts.items()},
-    }
-    return {
-        name: {ids[number]: value for number, value in values.items()}
-        for name, values in columns.items()
-    }
-
-
-def _unlearning(content: Mapping[str, Any], prefix: str) -> dict[str, dict[str, Any]]:
-    def column(metric: str, key: str) -> dict[str, Any]:
-        rows = content.get(f"{prefix}_{metric}", {}).get("value_by_index", {})
-        return {number: row[key] for number, row in rows.items() if row is not None}
-
-    texts = content[f"{prefix}_Q_A_ROUGE"]["value_by_index"]
-    ids = {number: _id(row["input"], row["ground_truth"]) for number, row in texts.items()}
-    columns = {
-        "nll": column("Q_A_Prob", "avg_loss"),
-        "paraphrase_nll": column("Q_A_PARA_Prob", "avg_loss"),
-        "wrong_nll": column("Q_A_PERT_Prob", "avg_loss"),
-        "generation": column("Q_A_ROUGE", "generation"),
-        "reply": column("Q_A_ROUGE", "ground_truth"),
-    }
-    return {
-        name: {ids[number]: value for number, value in values.items()}
-        for name, values in columns.items()
-    }
-
-
-def _id(asked: str, true: str) -> str:
-    return digest([asked, true])[:16]
+        for number, row in ids.items()
+        if first.setdefault(row, number) != number
+    ]
