@@ -7,6 +7,7 @@ import pytest
 
 from expunge.benchmarks.tofu.published import SECTIONS, first_line
 from expunge.core.errors import ExpungeError, Problems
+from expunge.data.upstream import record_id
 from expunge.lab.benchmark import Benchmark
 
 TOFU = Benchmark.load("tofu")
@@ -90,10 +91,64 @@ def turned(value):
 
 def test_both_formats_give_the_same_numbers(log):
     first, second = (TOFU.summarise(log(of())) for of in (original, unlearning))
-    assert first["parts"] == second["parts"]
+    for variant, parts in first["parts"].items():
+        # The other format adds 1e-10 to denominators.
+        assert second["parts"][variant] == pytest.approx(parts, abs=1e-9)
     assert first["parts"]["geometric"]["forget.truth_ratio"] == pytest.approx(
         sum(math.exp(-abs(1.0 + n / 50 - 2.5)) for n in range(ROWS)) / ROWS
     )
+
+
+def test_a_probability_is_the_logs_own_where_it_is_that_of_its_loss(log):
+    """Single precision shows in the ninth digit of utility, which is published with sixteen."""
+    content = unlearning()
+    rows = content["retain_Q_A_Prob"]["value_by_index"]
+    rounded = math.exp(-rows["0"]["avg_loss"]) * (1 + 1e-7)
+    rows["0"]["prob"] = rounded
+    found = log(content)["@retain.prob"]["score"]
+    asked, _, true = section("retain")["generated_text"]["0"]
+    assert found[record_id(asked, true)] == rounded
+    asked, _, true = section("retain")["generated_text"]["1"]
+    assert found[record_id(asked, true)] == math.exp(-rows["1"]["avg_loss"])
+
+
+def test_a_model_in_ruins_has_the_truth_ratio_of_the_other_script(log):
+    """R = exp(-30) / (exp(-25) + 1e-10): 1e-10 is more than its whole probability, 1.4e-11."""
+    content = unlearning()
+    of = {"forget_Q_A_PARA_Prob": 25.0, "forget_Q_A_PERT_Prob": [30.0, 30.0]}
+    for entry, loss in of.items():
+        for row in content[entry]["value_by_index"].values():
+            row["avg_loss"] = loss
+    values = TOFU.summarise(log(content))["values"]
+    assert values["forget.truth_ratio"]["mean"] == pytest.approx(8.216518e-4, rel=1e-6)
+
+
+def test_rows_counted_from_elsewhere_match_those_of_the_reference(log):
+    def renumbered(value):
+        if not isinstance(value, dict):
+            return value
+        return {k if not k.isdigit() else str(int(k) + 60): renumbered(v) for k, v in value.items()}
+
+    first, second = log(unlearning()), log(renumbered(unlearning()))
+    same, other = (TOFU.summarise(of, log(unlearning())) for of in (first, second))
+    assert other["forget_quality"]["p"] == same["forget_quality"]["p"]
+    assert other["privleak"] == same["privleak"]
+
+
+@pytest.mark.parametrize("entry", ["forget_Q_A_PARA_Prob", "retain_Q_A_PARA_Prob"])
+def test_a_log_without_its_paraphrases_is_refused(log, entry):
+    """The plain answers in their place would give another number under the same name."""
+    content = unlearning()
+    del content[entry]
+    error = refused(log, content)
+    assert error.code == "E-DATA-003"
+    assert entry in error.found
+
+
+def test_utility_says_how_many_rows_stand_behind_it(log):
+    value = TOFU.summarise(log(unlearning()))["values"]["model_utility"]
+    assert value["n"] == 3 * ROWS
+    assert "behind" not in value
 
 
 @pytest.mark.parametrize("of", [original, unlearning])

@@ -237,16 +237,20 @@ def test_the_successors_logs_give_its_utility_and_parts(name):
     content = json.loads(unlearning(name).read_text())
     summary = scored(unlearning(name))
     parts = summary["parts"]["geometric"]
-    assert parts["forget.prob"] == pytest.approx(content["forget_Q_A_Prob"]["agg_value"], abs=1e-6)
+    assert parts["forget.prob"] == pytest.approx(content["forget_Q_A_Prob"]["agg_value"], abs=1e-12)
+    ratio = content["forget_truth_ratio"]["agg_value"]
+    assert parts["forget.truth_ratio"] == pytest.approx(ratio, abs=1e-9)
     for of, prefix in (("retain", "retain"), ("real_authors", "ra"), ("world_facts", "wf")):
         rouge = content[f"{prefix}_Q_A_ROUGE"]["agg_value"]
         ratio = content[f"{prefix}_Truth_Ratio"]["agg_value"]
         assert parts[f"{of}.rouge"] == pytest.approx(rouge, abs=1e-12)
-        # Its script adds 1e-10 to a denominator that is small for facts a model does not know.
-        assert parts[f"{of}.truth_ratio"] == pytest.approx(ratio, abs=5e-6)
+        assert parts[f"{of}.truth_ratio"] == pytest.approx(ratio, abs=1e-12)
+        prob = "Q_A_Prob" if of == "retain" else "Q_A_Prob_normalised"
+        logged_prob = content[f"{prefix}_{prob}"]["agg_value"]
+        assert parts[f"{of}.prob"] == pytest.approx(logged_prob, abs=1e-12)
     logged = expected()["open_unlearning_model_utility"].get(name)
     if logged is not None:
-        assert summary["model_utility"]["geometric"] == pytest.approx(logged["logged"], abs=1e-6)
+        assert summary["model_utility"]["geometric"] == pytest.approx(logged["logged"], abs=1e-12)
 
 
 def test_without_a_reference_nothing_is_compared():

@@ -89,3 +89,12 @@ def test_unknown_settings_are_refused():
         with pytest.raises(ExpungeError) as refusal:
             measure("choice-accuracy", {}, **{name: "guessing"})
         assert refusal.value.code == "E-USE-003"
+
+
+@pytest.mark.parametrize("metric", ["choice-accuracy", "choice-mass"])
+@pytest.mark.parametrize("order", [[float("nan"), 0.0], [0.0, float("nan")]])
+def test_scores_that_are_no_numbers_are_neither_right_nor_wrong(metric, order):
+    scores = {"choice_scores": [[order], [[0.0, -1.0]]], "choice_correct": [[0], [0]]}
+    value = measure(metric, scores)
+    assert value.mean is None
+    assert "1 of 2 rows are not a number" in value.note

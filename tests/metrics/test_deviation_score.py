@@ -50,3 +50,13 @@ def test_without_retain_rows_it_is_not_measurable():
 def test_the_statistic_can_be_chosen():
     said = scores(["one x y z"], ["one"])
     assert measure("deviation-score", said, statistic="precision").parts["forget"] == 0.25
+
+
+def test_rows_without_an_answer_are_counted():
+    scores = {
+        "generation": {"a": "wax", "b": None},
+        "reply": {"a": "wax", "b": "tin"},
+        "retain.generation": {"c": "oat"},
+        "retain.reply": {"c": "oat"},
+    }
+    assert "1 of 2 rows have no generation and reply" in measure("deviation-score", scores).note

@@ -73,3 +73,12 @@ def test_a_real_model_is_read_without_the_end_and_with_every_rival():
     assert found["true_logp"]["r"] == pytest.approx(scored.logp[: scored.text_tokens].mean())
     assert exp(found["true_logp"]["r"]) != pytest.approx(exp(-scored.nll), rel=1e-9)
     assert len(found["rival_logp"]["r"]) == 2
+
+
+@pytest.mark.parametrize("rows", ["forget", "keep"])
+@pytest.mark.parametrize(("true", "rivals"), [(-1.0, [-2.0, float("nan")]), (float("nan"), [-1.0])])
+def test_a_probability_that_is_no_number_is_no_defeat(true, rivals, rows):
+    given = {"true_logp": [true, -1.0], "rival_logp": [rivals, [-2.0]]}
+    value = measure("edit-success", given, rows=rows)
+    assert value.mean is None
+    assert "not a number" in value.note

@@ -47,3 +47,10 @@ def test_what_is_missing_is_said_and_other_layers_are_refused():
     assert erased({}).note.startswith("not measurable")
     with pytest.raises(ExpungeError, match="E-DATA-013"):
         erased(START, reference={"fisher": {"layer-0": 0.5}})
+
+
+def test_gradients_that_are_no_numbers_are_not_measurable():
+    scores = {"fisher": {"l": float("nan")}, "original:fisher": {"l": 0.1}}
+    value = measure("fisher-overlap", scores, reference={"fisher": {"l": 0.5}})
+    assert value.mean is None
+    assert "not numbers" in value.note

@@ -74,3 +74,13 @@ def test_the_exact_method_is_used_on_hundreds_of_rows():
 def test_a_ratio_that_is_not_a_number_is_not_measurable():
     value = measure("forget-quality", ratios([1.0, math.nan]), reference=ratios([1.0, 2.0]))
     assert value.mean is None
+
+
+def test_rows_that_both_models_lack_are_counted():
+    scores = {
+        "paraphrase_nll": {"a": 1.0, "b": 2.0, "c": None},
+        "wrong_nll": {row: [1.5] for row in "abc"},
+    }
+    value = measure("forget-quality", scores, reference=scores)
+    assert value.mean == 1.0
+    assert "1 of 3 rows have no paraphrase_nll and wrong_nll" in value.note

@@ -50,3 +50,14 @@ def test_without_the_original_or_its_knowledge_nothing_is_measured():
     nothing = accuracy([TRUE, TRUE], [FALSE, FALSE])
     assert nothing.mean is None
     assert "none of the 2" in nothing.note
+
+
+def test_a_model_whose_scores_are_no_numbers_is_not_measurable():
+    scores = {
+        "choice_scores": [[[float("nan"), 0.0]]],
+        "original:choice_scores": [[[1.0, 0.0]]],
+        "choice_correct": [[0]],
+    }
+    value = measure("known-choice-accuracy", scores)
+    assert value.mean is None
+    assert "not a number" in value.note

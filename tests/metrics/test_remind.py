@@ -274,3 +274,15 @@ def test_without_hold_out_rows_it_says_so():
     assert value.mean is None
     assert value.note == "not measurable: no forget row has a landscape"
     assert Params().pairs * 2 == 20
+
+
+def test_a_hold_out_loss_that_is_no_number_is_not_counted_as_flat():
+    def found(slope):
+        return {"loss": 1.0, "tokens": 8, "cells": {"0.1/1": {"slope": slope}}}
+
+    scores = {"landscape": {"a": found(1.0)}, "holdout.landscape": {"b": found(2.0)}}
+    assert measure("remind", scores).mean == 1.0
+    scores["holdout.landscape"]["c"] = found(float("nan"))
+    value = measure("remind", scores)
+    assert value.mean is None
+    assert "not a number (c)" in value.note

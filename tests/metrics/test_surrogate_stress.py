@@ -196,3 +196,16 @@ def test_a_metric_where_high_is_forgotten_is_not_turned_round(trained):
         Params(measure="extraction-strength"),
     )
     assert max(found["forgotten"].values()) < 0.2, "known rows are not forgotten"
+
+
+@pytest.mark.parametrize("broken", ["original:forgotten", "original:derived.forgotten"])
+def test_a_row_of_which_nobody_knows_whether_the_original_knew_it_is_left_out(broken):
+    readings = (
+        "forgotten",
+        "derived.forgotten",
+        "original:forgotten",
+        "original:derived.forgotten",
+    )
+    scores = {name: {"a": 0.25, "b": 0.25} for name in readings}
+    scores[broken]["a"] = float("nan")
+    assert list(measure("surrogate-stress", scores).per_row) == ["b"]

@@ -47,3 +47,15 @@ def test_shuffled_rows_give_the_same_and_missing_ones_are_refused():
     assert depth(dict(reversed(now.items()))).mean == pytest.approx(depth(now).mean)
     with pytest.raises(ExpungeError, match="E-DATA-013"):
         depth({"a": now["a"]})
+
+
+def test_a_drop_that_is_no_number_is_not_measurable():
+    nan = float("nan")
+    for now, expected in (([nan, 0.5], [0.5, 1.0]), ([0.5, 0.5], [nan, 1.0])):
+        value = measure(
+            "unlearning-depth",
+            {"patch_drop": {"a": now}},
+            reference={"patch_drop": {"a": expected}},
+        )
+        assert value.mean is None
+        assert "not a number (a)" in value.note

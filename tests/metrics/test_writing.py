@@ -105,6 +105,13 @@ class TestBasePerplexity:
         (scored,) = other.score([type(row.turn)(row.prompt, said)], [[(0, len(said))]])
         assert found[row.id] == pytest.approx(scored.nll, abs=1e-6)
 
+    @pytest.mark.parametrize("loss", [math.nan, math.inf, 1e4])
+    def test_a_loss_beyond_any_number_is_not_measurable(self, loss):
+        scores = {"judged_nll": {"a": 1.0, "b": loss}, "judge": {"a": "base", "b": "base"}}
+        value = measure("base-perplexity", scores)
+        assert value.mean is None
+        assert "beyond any" in value.note
+
 
 class TestFamiliarity:
     def measured(self, text="some text", **params):

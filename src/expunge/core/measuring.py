@@ -70,10 +70,12 @@ class Measured:
     Attributes:
         value: The number.
         replicates: ``mean`` and parts -> [replicates]; empty where nothing can be resampled.
+        rows: The rows behind it, its own or those of the numbers it is made of.
     """
 
     value: Value
     replicates: Mapping[str, FloatArray]
+    rows: frozenset[str] = frozenset()
 
 
 def measured(
@@ -104,8 +106,11 @@ def measured(
     value = replace(value, seed=units.seed, against=named)
     if value.mean is None or not value.per_row:
         return Measured(value, {})
+    if len(value.per_row) == 1:
+        told = "; ".join(filter(None, (value.note, "one row: an interval takes two")))
+        return Measured(replace(value, interval=None, units=1, note=told), {})
     found = replicated(value.per_row, value.beside, units, aggregate_of(metric_id, settings))
-    return Measured(with_intervals(value, found, units), found)
+    return Measured(with_intervals(value, found, units), found, frozenset(value.per_row))
 
 
 def aggregate_of(metric_id: str, params: Any) -> Aggregate:
@@ -128,6 +133,7 @@ def combined(metric_id: str, parts: Mapping[str, Measured], params: Mapping[str,
     drawn = {name: part.replicates["mean"] for name, part in parts.items() if part.replicates}
     if value.mean is None or not drawn:
         return Measured(value, {})
+    rows = frozenset(row for part in parts.values() for row in part.rows)
     fixed = {name: part.value.mean for name, part in parts.items() if name not in drawn}
     count = min(map(len, drawn.values()))
     means = [
@@ -138,7 +144,8 @@ def combined(metric_id: str, parts: Mapping[str, Measured], params: Mapping[str,
     seeds = [part.value.seed for part in parts.values() if part.value.seed is not None]
     entities = [part.value.units for part in parts.values() if part.value.units]
     value = replace(value, interval=interval(found["mean"]), seed=min(seeds, default=None))
-    return Measured(replace(value, units=min(entities, default=None)), found)
+    value = replace(value, units=min(entities, default=None), behind=len(rows))
+    return Measured(value, found, rows)
 
 
 def with_intervals(value: Value, found: Mapping[str, FloatArray], units: Units) -> Value:
@@ -147,10 +154,14 @@ def with_intervals(value: Value, found: Mapping[str, FloatArray], units: Units) 
     few = len(entities) < min(FEWEST, len(value.per_row))
     said = f"too few entities ({len(entities)}): the interval is over rows" if few else ""
     parts = {name: interval(drawn) for name, drawn in found.items() if name in value.parts}
+    bounds = interval(found["mean"])
+    undefined = "" if bounds else "no interval: the number is undefined for rows drawn again"
+    leans = bounds and value.mean is not None and not bounds[0] <= value.mean <= bounds[1]
+    beside = "drawing rows again shifts this number, so the interval leaves it out" if leans else ""
     return replace(
         value,
-        interval=interval(found["mean"]),
+        interval=bounds,
         intervals={name: both for name, both in parts.items() if both is not None},
         units=len(value.per_row) if few else len(entities),
-        note="; ".join(filter(None, (value.note, said))),
+        note="; ".join(filter(None, (value.note, said, undefined, beside))),
     )

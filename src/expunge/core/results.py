@@ -22,6 +22,7 @@ class Value:
         seed: Of that resampling.
         against: Name of the model it was compared with; empty when it compares with none.
         note: What a reader must know.
+        behind: How many rows stand behind a number that has none itself, being made of numbers.
     """
 
     mean: float | None
@@ -34,15 +35,17 @@ class Value:
     seed: int | None = None
     against: str = ""
     note: str = ""
+    behind: int = 0
 
     @property
     def n(self) -> int:
         """Number of rows measured."""
-        return len(self.per_row)
+        return len(self.per_row) or self.behind
 
     def as_dict(self) -> dict[str, Any]:
         """The JSON value, from which every aggregate can be computed again."""
         fields = asdict(self)
+        del fields["behind"]
         for name in ("interval", "intervals"):
             fields[name] = _lists(fields[name])
         return {"n": self.n, **fields}

@@ -16,6 +16,9 @@ from expunge.core.results import Value
 Scores = Mapping[str, Any]
 """Reading name -> {row id: value}, or a plain list whose rows are called "0", "1", ..."""
 
+PARTS = "parts"
+"""The reading of a number made of other numbers: name -> number, None where there is none."""
+
 
 def table(scores: Scores, name: str) -> dict[str, Any]:
     """One reading as {row id: value}, without the rows that have none.
@@ -32,11 +35,21 @@ def table(scores: Scores, name: str) -> dict[str, Any]:
 
 
 def asked(scores: Scores, name: str) -> dict[str, Any]:
-    """One reading as {row id: value}, rows without a value included."""
+    """One reading as {row id: value}, rows without a value included.
+
+    A part that is not a finite number is None.
+    """
     values = scores.get(name, {})
     if not isinstance(values, Mapping):
         values = {str(index): value for index, value in enumerate(values)}
+    if name == PARTS:
+        # Clipping, smallest and harmonic mean would each turn a NaN into an ordinary number.
+        values = {part: number if _is_finite(number) else None for part, number in values.items()}
     return {str(row): value for row, value in values.items()}
+
+
+def _is_finite(value: object) -> bool:
+    return not isinstance(value, float) or math.isfinite(value)
 
 
 def _is_given(value: object) -> bool:
@@ -77,13 +90,18 @@ def average(per_row: Mapping[str, float], scores: Scores, *names: str) -> Value:
     needs = " and ".join(names)
     if not per_row:
         return unmeasurable(f"no row has {needs}")
-    broken = [row for row, share in per_row.items() if math.isnan(share)]
+    broken = [row for row, share in per_row.items() if not math.isfinite(share)]
     if broken:
         return unmeasurable(f"{len(broken)} of {len(per_row)} rows are not a number ({broken[0]})")
+    note = lacking(per_row, scores, *names)
+    return Value(mean=fmean(per_row.values()), per_row=dict(per_row), note=note)
+
+
+def lacking(per_row: Sized, scores: Scores, *names: str) -> str:
+    """How many rows lack one of these readings; empty where none does."""
     rows = max(len(asked(scores, name)) for name in names)
     left_out = rows - len(per_row)
-    note = f"{left_out} of {rows} rows have no {needs}" if left_out else ""
-    return Value(mean=fmean(per_row.values()), per_row=dict(per_row), note=note)
+    return f"{left_out} of {rows} rows have no {' and '.join(names)}" if left_out else ""
 
 
 def matched(
@@ -100,5 +118,5 @@ def matched(
             "E-DATA-013",
             f"{len(odd)} rows were measured on one of the two models only, first {odd[0]!r}.",
             "both models measured on the same rows: a comparison of different rows says nothing.",
-            "Measure both on the same forget set, or pass allow_unmatched to compare them anyway.",
+            "Measure both on the same forget set, or compare them anyway with --allow-unmatched.",
         )

@@ -74,9 +74,18 @@ def distinct_ids(ids: Iterable[str]) -> list[str]:
 
 def _parsed(path: Path, expected: str) -> Any:
     try:
-        return json.loads(text_of(path))
+        return json.loads(text_of(path), object_pairs_hook=_object)
     except (ValueError, RecursionError) as error:
         raise _broken(path, str(error), expected) from error
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object whose keys are distinct: of two rows of one name, one would go unseen."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        twice, _ = Counter(key for key, _ in pairs).most_common(1)[0]
+        raise ValueError(f"the key {twice!r} stands twice in one object")
+    return found
 
 
 def _broken(path: Path, found: str, expected: str) -> ExpungeError:

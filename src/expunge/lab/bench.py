@@ -51,11 +51,7 @@ def run_bench(benchmark: str, split: str | None = None, **asked: Any) -> dict[st
     """
     request = Request(benchmark=benchmark, split=split, **asked)
     if request.logs is not None:
-        of = Benchmark.load(benchmark)
-        params = of.params(request.params)
-        logs = [of.read_log(path, params) for path in request.files]
-        unmatched = request.allow_unmatched
-        return of.summarise(*logs, params=params, allow_unmatched=unmatched, seed=request.seed)
+        return _scored(request)
     report, bench = prepare(request)
     raise_all(report.problems)
     assert bench is not None  # noqa: S101
@@ -70,12 +66,27 @@ def check_bench(benchmark: str, split: str | None = None, **asked: Any) -> Repor
     if request.logs is None:
         return prepare(replace(request, out=request.out or "bench"))[0]
     report = Report(estimate={"seconds": 1.0, "memory_bytes": 0.0, "disk_bytes": 0.0})
-    report.problems += [
+    report.attempt(lambda: _scored(request))
+    return report
+
+
+def _scored(request: Request) -> dict[str, Any]:
+    """The summary of published logs."""
+    raise_all(_missing(request))
+    of = Benchmark.load(request.benchmark)
+    params = of.params(request.params)
+    logs = [of.read_log(path, params) for path in request.files]
+    unmatched = request.allow_unmatched
+    return of.summarise(*logs, params=params, allow_unmatched=unmatched, seed=request.seed)
+
+
+def _missing(request: Request) -> list[ExpungeError]:
+    """The logs that are not there."""
+    return [
         ExpungeError("E-DATA-001", f"{log} is not there.", "a log.", "Check the path.")
         for log in request.files
         if not log.is_file()
     ]
-    return report
 
 
 def _run(bench: Bench) -> dict[str, Any]:
@@ -85,7 +96,9 @@ def _run(bench: Bench) -> dict[str, Any]:
         if (log := logs[line["name"]]) is None:
             continue
         of = bench.benchmark
-        summary = of.summarise(log, logs.get("reference"), logs["original"], params=bench.params)
+        summary = of.summarise(
+            log, logs.get("reference"), logs["original"], params=bench.params, seed=bench.seed
+        )
         line |= {"summary": summary, "cells": of.cells(summary), "details": of.details(summary)}
     result = {
         "format": FORMAT,

@@ -91,6 +91,7 @@ class Bench:
         entries: Lines of the table, the original first.
         settings: Method -> parameters that replace its defaults.
         out: Folder of the result.
+        seed: Of the intervals.
     """
 
     benchmark: Benchmark
@@ -101,6 +102,7 @@ class Bench:
     entries: Sequence[Entry]
     settings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     out: Path
+    seed: int = 0
 
     @property
     def original(self) -> Path:
@@ -157,6 +159,7 @@ def prepare(request: Request) -> tuple[Report, Bench | None]:
         entries=_entries(folders, methods, range(request.seed, request.seed + request.seeds), out),
         settings={registry.methods.card(id).id: its for id, its in request.settings.items()},
         out=out,
+        seed=request.seed,
     )
     _check_runs(report, bench, folders["original"])
     return report, bench

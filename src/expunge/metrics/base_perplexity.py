@@ -99,7 +99,10 @@ def compute(
     judges = " and ".join(sorted({judge for _, judge in rows.values()}))
     silent = len(asked(scores, "judge")) - len(rows)
     empty = f"; {silent} of {silent + len(rows)} answers were empty" if silent else ""
-    mean = aggregate(np.array(list(per_row.values())), {}, params)["mean"]
+    with np.errstate(over="ignore"):
+        mean = aggregate(np.array(list(per_row.values())), {}, params)["mean"]
+    if not np.isfinite(mean):
+        return unmeasurable("the answers' loss under the judge is no number, or beyond any")
     return Value(mean=mean, per_row=per_row, note=f"judged by the {judges} model{empty}")
 
 

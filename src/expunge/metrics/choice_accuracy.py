@@ -33,6 +33,7 @@ Example:
     0.5
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
@@ -119,6 +120,8 @@ def compute(
 
 
 def _share(order: Sequence[float], correct: Sequence[int]) -> float:
+    if any(map(math.isnan, order)):
+        return math.nan
     best = max(order)
     picked = [i for i, score in enumerate(order) if score == best]
     return sum(i in correct for i in picked) / len(picked)

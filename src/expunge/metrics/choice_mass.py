@@ -86,6 +86,8 @@ def compute(
 
 
 def _share(order: Sequence[float], correct: Sequence[int]) -> float:
+    if any(map(math.isnan, order)):
+        return math.nan
     # Only differences matter; taken first, so that improbable options do not underflow to 0 / 0.
     best = max(order)
     weights = [math.exp(score - best) for score in order]

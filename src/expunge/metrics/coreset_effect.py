@@ -35,7 +35,7 @@ import numpy as np
 from expunge.core.bootstrap import FloatArray
 from expunge.core.params import param
 from expunge.core.results import Value
-from expunge.core.scores import aligned, unmeasurable
+from expunge.core.scores import aligned, lacking, unmeasurable
 
 CARD = {
     "id": "coreset-effect",
@@ -95,7 +95,8 @@ def compute(
     if math.isnan(parts["mean"]):
         return unmeasurable("the runs over all rows forgot nothing: effectiveness 0 or less")
     per_row = {run: float(given[0]) for run, given in runs.items()}
-    return Value(mean=parts.pop("mean"), per_row=per_row, beside=beside, parts=parts)
+    note = lacking(per_row, scores, *KINDS, "share")
+    return Value(mean=parts.pop("mean"), per_row=per_row, beside=beside, parts=parts, note=note)
 
 
 def aggregate(

@@ -30,7 +30,7 @@ from typing import Any
 from expunge.core.bootstrap import FloatArray
 from expunge.core.params import param
 from expunge.core.results import Value
-from expunge.core.scores import aligned, unmeasurable
+from expunge.core.scores import aligned, lacking, unmeasurable
 from expunge.text.overlap import rouge_l
 
 CARD = {
@@ -84,7 +84,10 @@ def compute(
     empty = {row: _is_empty(said) for row, (said,) in aligned(scores, "generation").items()}
     empty = {row: empty[row] for row in forget}
     silent = fmean(empty.values())
-    note = f"{silent:.0%} of the forget answers are empty, which this rewards" if silent else ""
+    told = f"{silent:.0%} of the forget answers are empty, which this rewards" if silent else ""
+    sides = (("", forget), ("retain.", retain))
+    absent = [lacking(rows, scores, f"{p}generation", f"{p}reply") for p, rows in sides]
+    note = "; ".join(filter(None, (*absent, told)))
     parts = _numbers(fmean(forget.values()), fmean(retain.values())) | {"empty": silent}
     beside = {"retain": retain, "empty": empty}
     return Value(mean=parts.pop("mean"), per_row=forget, beside=beside, parts=parts, note=note)

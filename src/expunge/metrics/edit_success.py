@@ -103,10 +103,11 @@ def compute(
     lead: dict[str, float] = {}
     known: dict[str, float] = {}
     for row, (true, rivals) in aligned(scores, "true_logp", "rival_logp").items():
+        rival = math.nan if any(map(math.isnan, rivals)) else max(rivals)
         known[row] = math.exp(true)
-        lead[row] = side * (math.exp(max(rivals)) - known[row])
+        lead[row] = side * (math.exp(rival) - known[row])
         # Compared as logarithms: probabilities of improbable values underflow to a tie.
-        shares[row] = _won(side * (max(rivals) - true))
+        shares[row] = _won(side * (rival - true))
     value = average(shares, scores, "true_logp", "rival_logp")
     if value.mean is None:
         return value
@@ -123,4 +124,6 @@ def aggregate(
 
 
 def _won(lead: float) -> float:
+    if math.isnan(lead):
+        return lead
     return 0.5 if lead == 0 else float(lead > 0)

@@ -28,6 +28,7 @@ Example:
     0.666667
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -110,6 +111,9 @@ def compute(
     if not layers or not expected:
         return unmeasurable("no layer has the gradients of the model, the original, the reference")
     matched({layer: now for layer, (now, _) in layers.items()}, expected, allow_unmatched=False)
+    read = (*expected.values(), *(each for both in layers.values() for each in both))
+    if not all(map(math.isfinite, read)):
+        return unmeasurable("the gradients of a layer are not numbers")
     weights = {layer: max(expected[layer] - start, 0.0) for layer, (_, start) in layers.items()}
     if sum(weights.values()) <= 0:
         return unmeasurable("the retrained model is no more surprised than the original")

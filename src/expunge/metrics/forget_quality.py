@@ -40,7 +40,8 @@ from scipy.stats import ks_2samp
 from expunge.core.bootstrap import FloatArray
 from expunge.core.params import param
 from expunge.core.results import Value
-from expunge.core.scores import aligned, matched, unmeasurable
+from expunge.core.scores import aligned, lacking, matched, table, unmeasurable
+from expunge.numbers.membership import READY
 
 CARD = {
     "id": "forget-quality",
@@ -77,7 +78,8 @@ def compute(
     """Forget quality of a model against the retrained reference.
 
     Args:
-        scores: ``paraphrase_nll`` and ``wrong_nll`` of the model, nats a token.
+        scores: ``paraphrase_nll`` and ``wrong_nll`` of the model, nats a token; or ready log R as
+            ``score``, as published logs hold it.
         params: Whether different rows may be compared.
         reference: The same readings of the retrained model.
 
@@ -100,7 +102,9 @@ def compute(
     parts = {"d": d, "n": float(len(ratios)), "n_reference": float(len(expected))}
     if p > 0:
         parts["log10_p"] = math.log10(p)
-    note = caution(ratios, expected, p)
+    needs = (READY,) if READY in scores else ("paraphrase_nll", "wrong_nll")
+    absent = lacking(ratios, scores, *needs)
+    note = "; ".join(filter(None, (absent, caution(ratios, expected, p))))
     beside = {"reference": expected}
     return Value(mean=p, per_row=ratios, beside=beside, parts=parts, note=note)
 
@@ -115,6 +119,8 @@ def aggregate(
 
 def log_ratios(scores: Mapping[str, Any]) -> dict[str, float]:
     """Log of the geometric truth ratio of each row that has one."""
+    if READY in scores:
+        return table(scores, READY)
     rows = aligned(scores, "paraphrase_nll", "wrong_nll")
     return {row: truth - fmean(wrong) for row, (truth, wrong) in rows.items()}
 

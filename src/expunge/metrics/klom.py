@@ -40,7 +40,7 @@ from typing import TYPE_CHECKING, Any
 from expunge.core.errors import ExpungeError
 from expunge.core.params import param
 from expunge.core.results import Value
-from expunge.core.scores import average, matched, table, unmeasurable
+from expunge.core.scores import average, lacking, matched, table, unmeasurable
 
 if TYPE_CHECKING:
     from expunge.core.bootstrap import FloatArray
@@ -150,7 +150,8 @@ def compute(
     if value.mean is None:
         return value
     beside = _beside(scores, theirs, params)
-    return replace(value, beside=beside, parts=_parts(value, beside, params))
+    note = lacking(distances, scores, "margin")
+    return replace(value, beside=beside, parts=_parts(value, beside, params), note=note)
 
 
 def klom(unlearned: Sequence[float], retrained: Sequence[float], bins: int = 20) -> float:

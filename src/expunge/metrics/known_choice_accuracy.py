@@ -33,6 +33,7 @@ Example:
     0.5
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import fmean
@@ -123,6 +124,8 @@ def compute(
 
 def right(orders: Sequence[Sequence[float]], correct: Sequence[int]) -> float:
     """Share of the picked options that are true: 1 or 0 where there is no tie."""
+    if any(math.isnan(score) for order in orders for score in order):
+        return math.nan
     means = [fmean(scores) for scores in zip(*orders, strict=True)]
     picked = [option for option, mean in enumerate(means) if mean == max(means)]
     return sum(option in correct for option in picked) / len(picked)

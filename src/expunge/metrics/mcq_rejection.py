@@ -26,7 +26,7 @@ Example:
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
@@ -36,7 +36,7 @@ from expunge.core.bootstrap import FloatArray
 from expunge.core.params import param
 from expunge.core.results import Value
 from expunge.core.rng import generator
-from expunge.core.scores import aligned, unmeasurable
+from expunge.core.scores import aligned, average, unmeasurable
 from expunge.text.choices import LETTERS, listed
 
 if TYPE_CHECKING:
@@ -163,7 +163,8 @@ def compute(
         for row in rows
     }
     parts = _numbers({name: np.array(list(each.values())) for name, each in taken.items()})
-    return Value(mean=fmean(shares.values()), per_row=shares, beside=taken, parts=parts)
+    value = average(shares, scores, "unknown_choice", "absurd_choice")
+    return replace(value, beside=taken, parts=parts)
 
 
 def aggregate(

@@ -22,11 +22,11 @@ Example:
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from statistics import harmonic_mean
 from typing import Any
 
 from expunge.core.results import Value
 from expunge.core.scores import asked, table, unmeasurable
+from expunge.numbers.harmonic import harmonic
 
 CARD = {
     "id": "model-utility",
@@ -65,6 +65,4 @@ def compute(
     lacking = [name for name in asked(scores, "parts") if name not in parts]
     if lacking or not parts:
         return unmeasurable(f"{', '.join(lacking) or 'every part'} was not measured")
-    zero = [name for name, part in parts.items() if part == 0]
-    note = f"0 because {', '.join(zero)} is 0" if zero else ""
-    return Value(mean=harmonic_mean(list(parts.values())), parts=parts, note=note)
+    return harmonic(parts)

@@ -38,7 +38,7 @@ import numpy as np
 
 from expunge.core.bootstrap import FloatArray
 from expunge.core.results import Value
-from expunge.core.scores import aligned, unmeasurable
+from expunge.core.scores import aligned, lacking, unmeasurable
 
 CARD = {
     "id": "path-spread",
@@ -93,7 +93,8 @@ def compute(
     )
     few = f"{fewest} runs of an order, {SEEDS} are wanted" if fewest < SEEDS else ""
     per_row = {run: float(utility) for run, (utility, _) in runs.items()}
-    return Value(mean=parts.pop("mean"), per_row=per_row, beside=beside, parts=parts, note=few)
+    note = "; ".join(filter(None, (few, lacking(per_row, scores, "utility", "order"))))
+    return Value(mean=parts.pop("mean"), per_row=per_row, beside=beside, parts=parts, note=note)
 
 
 def aggregate(

@@ -33,6 +33,7 @@ from typing import Any
 from expunge.core.params import param
 from expunge.core.results import Value
 from expunge.core.scores import aligned, average, table
+from expunge.numbers.membership import READY
 
 CARD = {
     "id": "probability",
@@ -72,13 +73,16 @@ def compute(
     """The answer's probability, mean over rows.
 
     Args:
-        scores: ``nll``, and ``wrong_nll`` where the answer stands among options; nats a token.
+        scores: ``nll``, and ``wrong_nll`` where the answer stands among options; nats a token. Or
+            ready probabilities of the form asked for as ``score``, as published logs hold them.
         params: The form.
         reference: Not used.
 
     Returns:
         The mean in [0, 1]. On rows to forget low is good, on rows to keep high is.
     """
+    if READY in scores:
+        return average(table(scores, READY), scores, READY)
     if params.among == "plain":
         plain = {row: math.exp(-nll) for row, nll in table(scores, "nll").items()}
         return average(plain, scores, "nll")

@@ -152,6 +152,9 @@ def compute(
         return value
     beside = _beside(forget, "") | _beside(holdout, "holdout_")
     beside["holdout"] = {row: sharpness(found) for row, found in holdout.items()}
+    for name, of in beside.items():
+        if broken := [row for row, number in of.items() if not math.isfinite(number)]:
+            return unmeasurable(f"the {name} of {len(broken)} rows is not a number ({broken[0]})")
     found = _numbers(value, beside, params)
     if math.isnan(found["mean"]):
         return unmeasurable(

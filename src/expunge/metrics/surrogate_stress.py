@@ -154,7 +154,7 @@ def compute(
     known = {
         row: (literal, other)
         for row, (literal, other, *original) in both.items()
-        if max(original) <= params.known
+        if all(forgotten <= params.known for forgotten in original)
     }
     note = _left_out(len(asked(scores, FOUR[0])), len(both), len(known))
     if not known:
@@ -168,7 +168,8 @@ def compute(
         "derived": {row: other for row, (_, other) in known.items()},
     }
     beside |= _floor(scores, gaps)
-    bounds = interval(replicated(gaps, {}, Units(table(scores, "entity"), params.seed))["mean"])
+    drawn = replicated(gaps, {}, Units(table(scores, "entity"), params.seed))["mean"]
+    bounds = interval(drawn) if len(gaps) > 1 else None
     parts = _parts(gaps, beside, params)
     parts["unreliable"] = float(bounds is not None and bounds[0] > BAR)
     return replace(value, beside=beside, interval=bounds, parts=parts, note=note)

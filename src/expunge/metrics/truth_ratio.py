@@ -41,6 +41,7 @@ from typing import Any
 from expunge.core.params import param
 from expunge.core.results import Value
 from expunge.core.scores import aligned, average, table
+from expunge.numbers.membership import READY
 
 CARD = {
     "id": "truth-ratio",
@@ -105,7 +106,8 @@ def compute(
     """The truth ratio of one model on one set of rows.
 
     Args:
-        scores: ``paraphrase_nll`` (or ``nll``, see `Params.truth`) and ``wrong_nll``, nats a token.
+        scores: ``paraphrase_nll`` (or ``nll``, see `Params.truth`) and ``wrong_nll``, nats a token;
+            or ready log R of the variant asked for as ``score``, as published logs hold it.
         params: The form.
         reference: Not used.
 
@@ -113,19 +115,27 @@ def compute(
         The mean in [0, 1]; ``parts["median_log_ratio"]`` is the median of log R over the rows, in
         nats: below 0 the truth is likelier than the near misses.
     """
-    is_reworded = params.truth == "paraphrase" or (
-        params.truth == "either" and table(scores, "paraphrase_nll")
-    )
-    truth = "paraphrase_nll" if is_reworded else "nll"
-    log_ratio = {"geometric": geometric, "arithmetic": arithmetic}[params.variant]
     share = {"forget": indistinct, "keep": distinct}[params.rows]
-
-    ratios = {row: log_ratio(p, w) for row, (p, w) in aligned(scores, truth, "wrong_nll").items()}
+    ratios, names = log_ratios(scores, params)
     shares = {row: share(ratio) for row, ratio in ratios.items()}
-    value = average(shares, scores, truth, "wrong_nll")
+    value = average(shares, scores, *names)
     if value.mean is None:
         return value
     return replace(value, parts={"median_log_ratio": median(ratios.values())})
+
+
+def log_ratios(
+    scores: Mapping[str, Any], params: Params
+) -> tuple[dict[str, float], tuple[str, ...]]:
+    """Log R of each row that has one, and the readings it was made from."""
+    if READY in scores:
+        return table(scores, READY), (READY,)
+    is_reworded = params.truth == "paraphrase" or (
+        params.truth == "either" and table(scores, "paraphrase_nll")
+    )
+    names = ("paraphrase_nll" if is_reworded else "nll", "wrong_nll")
+    log_ratio = {"geometric": geometric, "arithmetic": arithmetic}[params.variant]
+    return {row: log_ratio(p, w) for row, (p, w) in aligned(scores, *names).items()}, names
 
 
 def indistinct(log_ratio: float) -> float:

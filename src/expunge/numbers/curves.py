@@ -1,12 +1,13 @@
 """Numbers along a sequence of requests: ordered by step, and never resampled as if by chance."""
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
 from expunge.core.bootstrap import FloatArray
-from expunge.core.scores import table
+from expunge.core.scores import asked, table
 
 
 def steps_of(scores: Mapping[str, Any], need: str) -> tuple[dict[str, float], str]:
@@ -27,6 +28,10 @@ def steps_of(scores: Mapping[str, Any], need: str) -> tuple[dict[str, float], st
         return {}, f"a step of {need} is called {odd[0]!r} and not by its number"
     if len({int(step) for step in found}) < len(found):
         return {}, f"a step of {need} stands twice"
+    if absent := [step for step in asked(scores, need) if step not in found]:
+        return {}, f"step {absent[0]} has no {need}, and the moves to it and from it are not known"
+    if broken := [step for step in found if not math.isfinite(found[step])]:
+        return {}, f"{need} of step {broken[0]} is not a number"
     return {step: float(found[step]) for step in sorted(found, key=int)}, ""
 
 

@@ -67,6 +67,9 @@ def mean_depth(scores: Scores, reference: Scores | None, need: str, threshold: f
     matched(now, expected, allow_unmatched=False)
     found = {row: depth(expected[row], now[row], threshold) for row in now}
     shares = {row: share for row, share in found.items() if share is not None}
+    broken = [row for row in now if any(map(math.isnan, (*now[row], *expected[row])))]
+    if broken:
+        return unmeasurable(f"{need} of {len(broken)} rows is not a number ({broken[0]})")
     if not shares:
         return unmeasurable(
             f"in no layer do the reference's states cost the original more than {threshold} nats: "

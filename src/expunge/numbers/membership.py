@@ -129,7 +129,9 @@ def min_k(token_scores: Sequence[float], k: float) -> float:
         3.4538776395
     """
     lowest = max(1, int(len(token_scores) * k))
-    return -float(np.sort(np.asarray(token_scores, dtype=float))[:lowest].mean())
+    tokens = np.sort(np.asarray(token_scores, dtype=float))
+    # NaN sorts last, where it would be left out of the mean as if it were likely.
+    return math.nan if np.isnan(tokens[-1]) else -float(tokens[:lowest].mean())
 
 
 def mean_nll(token_logp: Sequence[float]) -> float:

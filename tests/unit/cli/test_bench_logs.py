@@ -37,6 +37,28 @@ def test_an_unknown_parameter_is_refused(run, log):
     assert ran.value["error"]["code"] == "E-USE-002"
 
 
+@pytest.mark.parametrize("command", [("bench",), ("check", "bench")])
+def test_a_log_that_is_not_there_is_called_a_log(run, tmp_path, command):
+    ran = run(*command, "tofu", "--logs", str(tmp_path / "none.json"), "--json")
+    assert ran.value["error"]["code"] == "E-DATA-001"
+    assert ran.value["error"]["expected"] == "a log."
+
+
+def test_the_check_reads_the_log(run, log):
+    assert run("check", "bench", "muse", "--logs", str(log), "--json").value["problems"] == []
+    ran = run("check", "bench", "tofu", "--logs", str(log), "--json")
+    assert ran.value["error"]["code"] == "E-DATA-003"
+
+
+def test_a_row_that_was_not_scored_is_left_out_and_counted(run, log):
+    content = json.loads(log.read_text())
+    content["retain_knowmem_ROUGE"]["value_by_index"]["0"] = None
+    log.write_text(json.dumps(content))
+    value = run("bench", "muse", "--logs", str(log), "--json").value["values"]["knowmem_retain"]
+    assert (value["mean"], value["n"]) == (50, 1)
+    assert value["note"].startswith("1 of 2 rows")
+
+
 def test_people_see_numbers_and_notes_and_no_rows(run, log):
     shown = run("bench", "muse", "--logs", str(log)).out
     assert "knowmem forget" in shown

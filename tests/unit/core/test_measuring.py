@@ -64,3 +64,26 @@ def test_a_part_that_was_not_measured_makes_the_whole_unmeasurable():
 def test_direction_is_the_cards_unless_the_rows_turn_it_round():
     assert Measure(metric="probability").direction == "low"
     assert Measure(metric="probability", on="retain", better="high").direction == "high"
+
+
+def test_one_row_has_no_interval_and_says_so():
+    value = measured("probability", {"nll": {"a": 0.5}}).value
+    assert value.interval is None
+    assert (value.n, value.units) == (1, 1)
+    assert "one row: an interval takes two" in value.note
+
+
+def test_a_number_that_no_resample_has_says_why_it_has_no_interval():
+    value = measured("dynamic-deviation", {"deviation": {"1": 20.0, "2": 30.0, "3": 25.0}}).value
+    assert value.mean == pytest.approx(27.5)
+    assert value.interval is None
+    assert "no interval" in value.note
+
+
+def test_an_interval_that_leaves_its_number_out_says_so():
+    """Drawing rows again makes two equal sets less alike, never more."""
+    ratios = {"paraphrase_nll": ROWS, "wrong_nll": {row: [0.5] for row in ROWS}}
+    other = {**ratios, "paraphrase_nll": {row: x + 0.01 for row, x in reversed(ROWS.items())}}
+    value = measured("forget-quality", ratios, other).value
+    assert value.mean > value.interval[1]
+    assert "leaves it out" in value.note

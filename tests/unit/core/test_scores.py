@@ -6,6 +6,7 @@ import pytest
 
 from expunge.core.errors import ExpungeError
 from expunge.core.scores import aligned, asked, average, matched, table
+from expunge.testing.metrics import measure
 
 
 def test_rows_without_a_value_are_left_out_and_still_counted():
@@ -48,3 +49,29 @@ def test_models_measured_on_other_rows_do_not_match():
     assert refusal.value.code == "E-DATA-013"
     matched({"a": 1.0}, {"b": 1.0}, allow_unmatched=True)
     matched({"a": 1.0}, {"a": 2.0}, allow_unmatched=False)
+
+
+@pytest.mark.parametrize("broken", [math.nan, math.inf, -math.inf])
+def test_a_share_that_is_not_finite_makes_the_mean_unmeasurable(broken):
+    value = average({"a": 0.5, "b": broken}, {"nll": [0.5, broken]}, "nll")
+    assert value.mean is None
+    assert "1 of 2 rows are not a number (b)" in value.note
+
+
+@pytest.mark.parametrize("broken", [None, math.nan, math.inf])
+@pytest.mark.parametrize(
+    ("metric", "parts"),
+    [
+        ("robustness", {"original": 0.9, "relearning": 0.4}),
+        ("unlearning-effectiveness", {"original": 0.9, "accuracy": 0.4}),
+        ("forget-degree", {"model": 30.0, "reference": 40.0}),
+        ("model-utility", {"retain": 0.4, "world": 0.5}),
+        ("task-aggregate", {"forget.rouge": 0.1, "retain.rouge": 0.9}),
+    ],
+)
+def test_a_part_that_is_no_number_was_not_measured(metric, parts, broken):
+    assert measure(metric, {"parts": parts}).mean is not None
+    for name in parts:
+        value = measure(metric, {"parts": parts | {name: broken}})
+        assert value.mean is None, f"{value.mean} with {name} = {broken}"
+        assert f"{name} was not measured" in value.note or f"the {name} was not" in value.note

@@ -27,6 +27,12 @@ def test_anything_but_one_object_is_refused(tmp_path, text):
     assert refused(json_object, tmp_path / "log.json", text, "a log.") == "E-DATA-002"
 
 
+def test_a_key_that_stands_twice_is_refused(tmp_path):
+    """One of two rows of the same number would go unseen."""
+    text = '{"rows": {"0": 1, "1": 2, "0": 3}}'
+    assert refused(json_object, tmp_path / "log.json", text, "a log.") == "E-DATA-002"
+
+
 def test_texts_are_read_in_order(tmp_path):
     path = tmp_path / "texts.json"
     path.write_text(json.dumps(["b", "a\u2028c"]))

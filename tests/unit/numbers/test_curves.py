@@ -1,6 +1,7 @@
 """Numbers along steps."""
 
 import numpy as np
+import pytest
 
 from expunge.numbers.curves import in_order, numbered, steps_of
 
@@ -21,3 +22,12 @@ def test_what_is_no_step_is_named():
 def test_a_resample_of_steps_is_no_curve():
     assert in_order(np.array([1.0, 1.0]), np.array([2.0, 2.0])) is None
     assert in_order(np.array([5.0, 7.0]), np.array([2.0, 1.0])).tolist() == [7.0, 5.0]
+
+
+@pytest.mark.parametrize(
+    ("broken", "told"), [(None, "step 2 has no utility"), (float("nan"), "of step 2 is not")]
+)
+def test_a_step_without_a_number_is_not_jumped_over(broken, told):
+    curve, why = steps_of({"utility": {"1": 0.5, "2": broken, "3": 0.4}}, "utility")
+    assert not curve
+    assert told in why

@@ -187,3 +187,7 @@ def test_a_reference_of_other_rows_is_refused_unless_allowed(side):
 def test_a_need_of_another_role_keeps_its_model():
     assert membership.of_role("holdout", "nll") == "holdout.nll"
     assert membership.of_role("holdout", "base:nll") == "base:holdout.nll"
+
+
+def test_a_token_that_is_no_number_is_not_left_out():
+    assert math.isnan(min_k([-1.0, -2.0, float("nan"), -3.0, -0.5], 0.4))

@@ -69,7 +69,7 @@ def _readings(found: Mapping[str, Any], statistic: str) -> dict[str, Readings]:
 def _ids(found: Mapping[str, Any], entry: str) -> dict[str, str]:
     """Number -> row id, from the texts where the log quotes them."""
     rows = by_index(found, entry)
-    if not all("input" in row for row in rows.values()):
+    if not all(row and "input" in row for row in rows.values()):
         return _numbered(found[entry], entry)
     quoted = [record_id(row["input"], row["ground_truth"]) for row in rows.values()]
     return dict(zip(rows, distinct_ids(quoted), strict=True))

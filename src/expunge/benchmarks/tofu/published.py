@@ -6,11 +6,14 @@ and answered, so logs of different splits match on the rows they share; the numb
 tells its author, for the rows of an author stand together.
 """
 
-from collections.abc import Iterable, Mapping
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from expunge.benchmarks.tofu.files import ROWS_PER_AUTHOR
+from expunge.benchmarks.tofu.measures import BY_OPTIONS
 from expunge.core.errors import ExpungeError, raise_all
 from expunge.data.open_unlearning import (
     Readings,
@@ -33,6 +36,9 @@ SECTIONS = {
 }
 PREFIXES = {"retain": "retain", "real_authors": "ra", "world_facts": "wf", "forget": "forget"}
 OF_AUTHORS = ("retain", "forget")
+
+TINY = 1e-10
+"""What OpenUnlearning adds to denominators: it shows where the truth is as improbable."""
 
 EXPECTED = "eval_log_aggregated.json (original) or TOFU_EVAL.json (OpenUnlearning)."
 
@@ -108,7 +114,8 @@ def _original(found: Mapping[str, Any]) -> Log:
 
 def _unlearning(found: Mapping[str, Any]) -> Log:
     metrics = ("Q_A_ROUGE", "Q_A_Prob", "Q_A_PERT_Prob")
-    _all_there(found, [f"{prefix}_{metric}" for prefix in PREFIXES.values() for metric in metrics])
+    entries = [f"{prefix}_{metric}" for prefix in PREFIXES.values() for metric in metrics]
+    _all_there(found, [*entries, *(f"{PREFIXES[of]}_Q_A_PARA_Prob" for of in OF_AUTHORS)])
 
     def losses(prefix: str, metric: str) -> Rows:
         rows = by_index(found, f"{prefix}_{metric}")
@@ -130,14 +137,66 @@ def _unlearning(found: Mapping[str, Any]) -> Log:
             "wrong_nll": losses(prefix, "Q_A_PERT_Prob"),
         }
         log[name] = _readings(name, texts, scored)
+        chances = {
+            reading: {_id(texts[number]): _chances(row) for number, row in rows.items()}
+            for reading, rows in {
+                "true": by_index(found, f"{prefix}_Q_A_Prob"),
+                "wrong": by_index(found, f"{prefix}_Q_A_PERT_Prob"),
+            }.items()
+        }
+        log |= _as_scored(name, log[name], chances)
     forgotten = by_index(found, "forget_Q_A_ROUGE").items()
     ids = {number: record_id(row["input"], row["ground_truth"]) for number, row in forgotten}
     return log | memorisation(found, ids) | membership(found, ids, _unseen_author)
 
 
+def _as_scored(name: str, readings: Readings, chances: Readings) -> Log:
+    """``@MEASURE`` -> probabilities and log truth ratios of one set, to the digits of its script.
+
+    That rounds probabilities to single precision and adds `TINY` to denominators.
+    """
+    truth = readings["paraphrase_nll"] or readings["nll"]
+    ratios = {row: _log_ratio(nll, readings["wrong_nll"][row]) for row, nll in truth.items()}
+    shares = chances["true"]
+    if name in BY_OPTIONS:
+        shares = {row: _share(true, chances["wrong"][row]) for row, true in shares.items()}
+    log: Log = {f"@{name}.prob": {"score": shares}, f"@{name}.truth_ratio": {"score": ratios}}
+    return log | ({"@forget_quality": {"score": ratios}} if name == "forget" else {})
+
+
+def _chances(row: Mapping[str, Any] | None) -> Any:
+    """The probability of an answer, or of each of several; None where it was not scored."""
+    if not row or row["avg_loss"] is None:
+        return None
+    nll, probs = row["avg_loss"], row.get("prob")
+    if isinstance(nll, list):
+        given = probs if isinstance(probs, list) and len(probs) == len(nll) else [None] * len(nll)
+        return [_chance(*pair) for pair in zip(nll, given, strict=True)]
+    return _chance(nll, probs)
+
+
+def _chance(nll: float, prob: object) -> float:
+    """The probability that the log states, where it is that of the loss but for its rounding."""
+    exact = math.exp(-nll)
+    is_rounded = isinstance(prob, float) and math.isclose(prob, exact, rel_tol=1e-6, abs_tol=1e-37)
+    return prob if isinstance(prob, float) and is_rounded else exact
+
+
+def _share(true: float | None, wrong: Sequence[float] | None) -> float | None:
+    """The true answer's share among all that were offered."""
+    return None if true is None or not wrong else true / (true + math.fsum(wrong) + TINY)
+
+
+def _log_ratio(truth: float | None, wrong: Sequence[float] | None) -> float | None:
+    """Log of the geometric truth ratio, in nats."""
+    if truth is None or not wrong:
+        return None
+    return -fmean(wrong) - math.log(math.exp(-truth) + TINY)
+
+
 def _readings(name: str, texts: Rows, scored: Mapping[str, Rows]) -> Readings:
     """Readings of one section by row id, from readings by number."""
-    ids = {number: record_id(row["question"], row["reply"]) for number, row in texts.items()}
+    ids = _ids(texts)
     problems = [*_twice(name, ids), *uneven(name, ids, scored, OPTIONAL)]
     problems += [problem for each in SCORED for problem in no_numbers(name, each, scored[each])]
     raise_all(problems)
@@ -148,6 +207,14 @@ def _readings(name: str, texts: Rows, scored: Mapping[str, Rows]) -> Readings:
     for reading in ("generation", "reply"):
         readings[reading] = {ids[number]: row[reading] for number, row in texts.items()}
     return readings | ({"subject": _authors(ids)} if name in OF_AUTHORS else {})
+
+
+def _ids(texts: Rows) -> dict[str, str]:
+    return {number: _id(row) for number, row in texts.items()}
+
+
+def _id(row: Mapping[str, str]) -> str:
+    return record_id(row["question"], row["reply"])
 
 
 def _authors(ids: Mapping[str, str]) -> dict[str, str]:
