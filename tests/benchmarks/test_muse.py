@@ -342,3 +342,26 @@ def test_upstream_files_have_the_published_counts(real):
     )
     assert sets["knowmem_forget"][0].prompt.count("Question: ") == 11
     assert len(muse.splits(real, "books", PARAMS)["forget"]) == 100
+
+
+def renumbered(value, by):
+    """A log whose rows count from elsewhere."""
+    if isinstance(value, dict):
+        return {
+            key: {str(int(n) + by): row for n, row in of.items()}
+            if key == "value_by_index"
+            else renumbered(of, by)
+            for key, of in value.items()
+        }
+    return value
+
+
+@with_logs
+def test_a_log_that_counts_from_elsewhere_matches_the_reference(tmp_path):
+    path = tmp_path / "target.json"
+    path.write_text(json.dumps(renumbered(json.loads(TARGET.read_text()), 100)))
+    moved, plain = (
+        MUSE.values(MUSE.read_log(log), MUSE.read_log(RETRAINED)) for log in (path, TARGET)
+    )
+    assert moved["privleak"].mean == plain["privleak"].mean
+    assert moved["verbmem"].mean == plain["verbmem"].mean

@@ -93,16 +93,16 @@ def membership(
         entry = SOURCES.get(measure, measure)
         if entry in found:
             forget = ready_scores(found[entry], "forget", "score", ids)
-            numbers = _in_turn(by_index(found[entry], "holdout"))
+            numbers = in_turn(by_index(found[entry], "holdout"), "holdout")
             holdout = ready_scores(found[entry], "holdout", "score", numbers)
             log[f"@{measure}"] = {**forget, "holdout.score": holdout["score"]}
             log["holdout"] = {"subject": {row: entity(number) for number, row in numbers.items()}}
     return log
 
 
-def _in_turn(rows: Rows) -> dict[str, str]:
+def in_turn(numbers: Iterable[str], name: str) -> dict[str, str]:
     """Number -> row id by rank: logs that count from elsewhere hold the same unquoted rows."""
-    return {number: f"holdout-{turn}" for turn, number in enumerate(sorted(rows, key=int))}
+    return {number: f"{name}-{turn}" for turn, number in enumerate(sorted(numbers, key=int))}
 
 
 def uneven(

@@ -12,6 +12,7 @@ from typing import Any
 from expunge.data.open_unlearning import (
     Readings,
     by_index,
+    in_turn,
     membership,
     memorisation,
     ready_scores,
@@ -76,4 +77,4 @@ def _ids(found: Mapping[str, Any], entry: str) -> dict[str, str]:
 
 
 def _numbered(entry: Mapping[str, Any], name: str) -> dict[str, str]:
-    return {number: f"{name}-{number}" for number in entry.get("value_by_index", {})}
+    return in_turn(entry.get("value_by_index", {}), name)
