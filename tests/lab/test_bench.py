@@ -10,6 +10,7 @@ from expunge.core.errors import ExpungeError, Problems
 from expunge.lab.bench import check_bench, run_bench
 from expunge.lab.bench_table import markdown, table
 from expunge.lab.benchmark import Benchmark
+from expunge.testing.replicas import write as write_replica
 from expunge.testing.replicas.tofu import write as write_tofu
 from expunge.testing.tiny import tiny_model, tiny_tokenizer
 
@@ -155,3 +156,22 @@ def test_a_benchmark_without_details_has_one_table():
 
 def test_a_table_without_any_measured_line_still_names_its_models():
     assert table([{"name": "original"}], "cells").splitlines()[-1] == "| original |"
+
+
+def test_the_base_model_is_looked_at_where_a_number_needs_it(folders, tmp_path):
+    write_replica("generic", tmp_path / "rows")
+    asked = {
+        "model": folders / "original",
+        "data": tmp_path / "rows",
+        "params": {"metrics": "base-perplexity,mia-reference", "new_tokens": 4, "rows": 20},
+    }
+    alone = run_bench("generic", **asked, out=tmp_path / "alone")
+    beside = run_bench("generic", **asked, base=folders / "reference", out=tmp_path / "beside")
+    told, judged = (
+        {v["note"] for v in line(each, "original")["summary"]["values"].values()}
+        for each in (alone, beside)
+    )
+    assert any("judged by the original model" in note for note in told)
+    assert any("judged by the base model" in note for note in judged)
+    assert any(note.startswith("not measurable") for note in told)
+    assert not any(note.startswith("not measurable") for note in judged)

@@ -25,6 +25,10 @@ Name = Annotated[
 Model = Annotated[
     Path | None, Option("--model", metavar="DIR", help="The model that learned everything.")
 ]
+Base = Annotated[
+    Path | None,
+    Option("--base", metavar="DIR", help="The model before it learned any of the rows."),
+]
 Data = Annotated[
     Path | None, Option("--data", metavar="DIR", help="Folder with the benchmark's own files.")
 ]
@@ -53,6 +57,7 @@ def arguments(
     name: Name,
     model: Model = None,
     reference: Reference = None,
+    base: Base = None,
     data: Data = None,
     methods: Methods = None,
     seeds: Seeds = 3,
@@ -88,7 +93,7 @@ def harness_options(given: dict[str, Any]) -> dict[str, Any]:
         ExpungeError: E-USE-006 for options that say nothing to the harness.
     """
     taken = ("model", "data", "out", "params", "seed")
-    unused = ("reference", "methods", "logs", "reference_logs")
+    unused = ("reference", "base", "methods", "logs", "reference_logs")
     if strange := [name for name in unused if given.get(name)]:
         raise ExpungeError(
             "E-USE-006",

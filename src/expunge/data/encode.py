@@ -217,7 +217,7 @@ class Encoder:
             "E-DATA-011",
             f"{_name(turn, row)} is {length} tokens long.",
             f"at most {self.max_length} tokens, the positions of the model.",
-            "Cut the row into shorter ones.",
+            "Cut the row into shorter ones, or take a model with more positions.",
         )
 
 

@@ -172,6 +172,8 @@ def _beside(bench: Bench) -> dict[str, Path]:
     """The other models that some measure of this benchmark looks at."""
     wanted = bench.benchmark.looks_at(bench.params)
     given = {entry.name: entry.folder for entry in bench.entries if entry.method is None}
+    if bench.base is not None:
+        given["base"] = bench.base
     return {who: folder for who, folder in given.items() if who in wanted}
 
 

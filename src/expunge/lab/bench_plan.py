@@ -28,6 +28,7 @@ class Request:
         split: One of its splits; the card's default when not given.
         model: Folder of the model that learned everything.
         reference: Folder of the model retrained without the forget rows.
+        base: Folder of the model before it learned any of the rows.
         data: Folder with the benchmark's own files.
         methods: Ids of the methods to compare; none evaluates the given models only.
         seeds: Runs of each method.
@@ -44,6 +45,7 @@ class Request:
     split: str | None = None
     model: str | Path | None = None
     reference: str | Path | None = None
+    base: str | Path | None = None
     data: str | Path | None = None
     methods: Sequence[str] | None = None
     seeds: int = 3
@@ -92,6 +94,7 @@ class Bench:
         settings: Method -> parameters that replace its defaults.
         out: Folder of the result.
         seed: Of the intervals.
+        base: The model before it learned any of the rows, which some numbers look at.
     """
 
     benchmark: Benchmark
@@ -103,6 +106,7 @@ class Bench:
     settings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     out: Path
     seed: int = 0
+    base: Path | None = None
 
     @property
     def original(self) -> Path:
@@ -137,7 +141,9 @@ def prepare(request: Request) -> tuple[Report, Bench | None]:
     folders = {"original": inspect_folder(request.model)}
     if request.reference is not None:
         folders["reference"] = inspect_folder(request.reference)
-    report.problems += [problem for folder in folders.values() for problem in folder.problems]
+    base = None if request.base is None else inspect_folder(request.base)
+    given = [*folders.values(), *([base] if base is not None else [])]
+    report.problems += [problem for folder in given for problem in folder.problems]
     methods = report.attempt(lambda: [registry.methods.card(id).id for id in request.methods or ()])
     benchmark = report.attempt(lambda: Benchmark.load(request.benchmark))
     if report.problems or benchmark is None or methods is None:
@@ -160,6 +166,7 @@ def prepare(request: Request) -> tuple[Report, Bench | None]:
         settings={registry.methods.card(id).id: its for id, its in request.settings.items()},
         out=out,
         seed=request.seed,
+        base=None if base is None else base.path,
     )
     _check_runs(report, bench, folders["original"])
     return report, bench

@@ -33,6 +33,9 @@ from expunge.requests.rows import Row
 Log = Mapping[str, Mapping[str, Mapping[str, Any]]]
 """Set, or ``@measure`` for what one metric reads by itself -> need -> row id -> value."""
 
+LOOKED_AT = ("models", "models_if_given")
+"""Keys of a card that name other models: what ``read`` needs, and what it takes where it is."""
+
 ENTITY = "subject"
 """The reading that says which rows belong together."""
 
@@ -67,7 +70,7 @@ class Benchmark:
         """The models beside the measured one that some measure looks at."""
         measures = self.module.measures(params).values()
         cards = [registry.metrics.card(measure.metric) for measure in measures]
-        named = {who for card in cards for who in card.extra.get("models", ())}
+        named = {who for card in cards for key in LOOKED_AT for who in card.extra.get(key, ())}
         return named | {need(name).who for m in measures for name in m.needs} - {"model"}
 
     def asking(self, params: Any) -> dict[str, Asking]:

@@ -47,6 +47,7 @@ CARD = {
     "summary": "Perplexity of the model's answers under the model it came from.",
     "paper": "Who's Harry Potter? Approximate Unlearning in LLMs (2023)",
     "needs": ["judged_nll", "judge"],
+    "models_if_given": ["base", "original"],
     "better": "low",
     "range": [1.0, None],
     "access": "text",

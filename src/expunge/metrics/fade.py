@@ -57,6 +57,7 @@ CARD = {
     "paper": "Reference-Specific Unlearning Metrics Can Hide the Truth (2025)",
     "needs": ["own_rate", "own_rate_by_reference", "reference_rate", "reference_rate_by_model"],
     "models": ["reference"],
+    "models_if_given": ["original"],
     "better": "low",
     "range": [None, None],
     "access": "logits",

@@ -58,6 +58,7 @@ CARD = {
     "paper": "REMIND: Input Loss Landscapes Reveal Residual Memorization in Post-Unlearning LLMs "
     "(2025)",
     "needs": ["landscape", "holdout.landscape"],
+    "models_if_given": ["base", "original"],
     "roles": ["holdout"],
     "better": "target",
     "target": 0.5,

@@ -62,6 +62,7 @@ CARD = {
         "original:derived.forgotten",
     ],
     "models": ["original"],
+    "models_if_given": ["reference"],
     "better": "target",
     "target": 0.0,
     "range": [-1.0, 1.0],
