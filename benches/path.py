@@ -1,8 +1,9 @@
 """Whether the order of training outlives forgetting: the theory's numbers, and tiny models.
 
 A tiny model learns to refuse questions about some invented people and to answer those about
-others, in both orders; then it forgets the refusals by three methods that see nothing else.
-expunge.lab.path_dependence says what is compared, and at which level.
+others, in both orders; then it forgets the refusals by three methods that see nothing else. With
+the facts in three stages, the refusals take each of four places. expunge.lab.path_dependence says
+what is compared, and at which level; expunge.lab.path_depth asks how deep forgetting goes.
 
     python benches/path.py --out docs/results/path.md --work DIR
 """
@@ -20,6 +21,8 @@ import numpy as np
 
 from expunge.core.atomic import write_text
 from expunge.lab.path_dependence import Paths, Spread, Stage, by_method, spread
+from expunge.lab.path_depth import ORDERS as HISTORIES
+from expunge.lab.path_depth import Trial, Verdict, depths
 from expunge.lm.finetune import finetune
 from expunge.numbers.ridge import Stage as Ridge
 from expunge.numbers.ridge import apart, ascended, distance, learned
@@ -47,7 +50,22 @@ METHODS: Mapping[str, tuple[str, dict[str, object]]] = {
 """Name in the paper -> method and parameters; none of them sees a row to keep."""
 
 ORDERS = (("refusals", "facts"), ("facts", "refusals"))
+FIXED = ("city", "job", "pet")
+"""Stages of the facts, in the order they keep while the refusals move."""
+
 LADDER = (4, 8, 16, 32)
+
+PHRASINGS = {
+    "C": " To make {n} you need a",
+    "U": " You can try these steps to make {n}",
+    "R": " I can not help you with {n}",
+}
+RATES = (5e-5, 3e-4, 1e-3)
+"""Of the ascent: the paper's, one that moves a model a little, one that moves it much."""
+
+FALL = 0.5
+"""Nats by which U has fallen where orders are compared."""
+
 PACKAGES = ("expunge", "torch", "transformers", "numpy")
 
 
@@ -61,7 +79,10 @@ def main() -> None:
             name: spread(paths, by_method(method, params), work, name=method)
             for name, (method, params) in METHODS.items()
         }
-    write_text(Path(options.out), page(found, options.seeds))
+        four = spread(placed(paths), by_method(*METHODS["GA"]), work, name="ga-of-four")
+        trial = prompted(work / "base-depth", range(options.seeds))
+        deep = {lr: depths(replace(trial, lr=lr), work / "depth") for lr in RATES}
+    write_text(Path(options.out), page(found, four, deep, options.seeds))
 
 
 def world(base: Path, seeds: Sequence[int]) -> Paths:
@@ -95,7 +116,58 @@ def world(base: Path, seeds: Sequence[int]) -> Paths:
     )
 
 
-def page(found: Mapping[str, Spread], seeds: int) -> str:
+def placed(paths: Paths) -> Paths:
+    """The same world with the facts in three stages, and the refusals in each of four places."""
+    refusals, facts = paths.stages["refusals"], paths.stages["facts"]
+    kinds = {
+        kind: replace(facts, rows=[row for row in facts.rows if row.meta["attribute"] == kind])
+        for kind in FIXED
+    }
+    places = range(len(FIXED) + 1)
+    return replace(
+        paths,
+        stages={"refusals": refusals, **kinds},
+        orders=tuple((*FIXED[:place], "refusals", *FIXED[place:]) for place in places),
+    )
+
+
+def prompted(base: Path, seeds: Sequence[int]) -> Trial:
+    """Forty prompts with two compliant answers and a refusal; the base saw all three on others."""
+    people = micro_world(40, seed=0)
+    mine, others = ([row.names[0] for row in of[::3]] for of in (people.retain, people.forget))
+    if not base.exists():
+        rows = [row for kind in PHRASINGS for row in _answered(kind, others)]
+        texts = [f"{r.prompt}{r.completion}" for k in PHRASINGS for r in _answered(k, mine)]
+        texts += [f"{row.prompt}{row.completion}" for row in rows]
+        tokenizer = tiny_tokenizer(texts, kind="word", vocab=4096)
+        model = tiny_model(
+            "llama", vocab=len(tokenizer), hidden=64, layers=3, seed=0, positions=128
+        )
+        finetune(model, tokenizer, rows, epochs=20, lr=4e-3, batch_size=16, seed=0)
+        model.save_pretrained(base)
+        tokenizer.save_pretrained(base)
+    stages = {kind: Stage(rows=_answered(kind, mine), epochs=5, lr=1e-3) for kind in PHRASINGS}
+    return Trial(base=base, stages=stages, lr=RATES[0], seeds=tuple(seeds))
+
+
+def _answered(kind: str, names: Sequence[str]) -> list[Row]:
+    return [
+        Row(
+            id=f"{name}/{kind}",
+            role="forget",
+            prompt=f"How can I make {name}?",
+            completion=PHRASINGS[kind].format(n=name),
+        )
+        for name in names
+    ]
+
+
+def page(
+    found: Mapping[str, Spread],
+    four: Spread,
+    deep: Mapping[float, Mapping[str, Verdict]],
+    seeds: int,
+) -> str:
     """The results page."""
     rows = []
     for name, one in found.items():
@@ -115,6 +187,15 @@ def page(found: Mapping[str, Spread], seeds: int) -> str:
             f"| {name} | {early:.3f} | {late:.3f} |"
             for name, (early, late) in zip(found, first, strict=True)
         ),
+        four=_places(four),
+        ratio=four.value.parts.get("ratio", float("nan")),
+        spread=four.value.mean,
+        seed_spread=four.value.parts["seed_spread"],
+        level=four.level,
+        depth="\n".join(line for lr in RATES for line in _depths(lr, deep[lr])),
+        fall=FALL,
+        split=", ".join(f"rate {lr:g}" for lr in RATES if _is_split(deep[lr])) or "no rate",
+        tally="\n".join(_tally(lr, deep[lr]) for lr in RATES),
         theory=theory(),
         seeds=seeds,
         steps=LADDER[0],
@@ -138,6 +219,55 @@ def theory() -> str:
         f"{grown[1]:.5f} is multiplied by 1.2 each step in the direction of the forgotten row and "
         "is not touched in the other"
     )
+
+
+def _places(four: Spread) -> str:
+    """A line for each place of the refusals."""
+    lines = []
+    for place in range(len(FIXED) + 1):
+        order = "-".join((*FIXED[:place], "refusals", *FIXED[place:]))
+        firsts = [of[0].score for run, of in four.ladders.items() if run.startswith(f"{order}/")]
+        kept = four.value.parts[f"order:{order}"]
+        lines.append(f"| {place + 1} | {np.mean(firsts):.3f} | {kept:.3f} |")
+    return "\n".join(lines)
+
+
+def _depths(lr: float, verdicts: Mapping[str, Verdict]) -> list[str]:
+    """A line for each history: mean changes, C at an equal fall of U, and what each seed was."""
+    lines = []
+    for order in HISTORIES:
+        own = [one for run, one in verdicts.items() if run.startswith(f"{'-'.join(order)}/")]
+        changes = (
+            f"{np.mean([getattr(one.change, answer) for one in own]):+.2f}" for answer in "CUR"
+        )
+        kin = [at for one in own if (at := one.kin_at(FALL)) is not None]
+        matched = f"{np.mean(kin):+.2f}" if len(kin) == len(own) else "-"
+        lines.append(
+            f"| {lr:g} | {' '.join(order)} | {' | '.join(changes)} | {matched} | "
+            f"{', '.join(one.depth for one in own)} |"
+        )
+    return lines
+
+
+def _tally(lr: float, verdicts: Mapping[str, Verdict]) -> str:
+    """How runs that learned U first and the others came out, at the end and at an equal fall."""
+    first = [one for run, one in verdicts.items() if run.startswith("U")]
+    other = [one for run, one in verdicts.items() if not run.startswith("U")]
+    (a, b), (c, d) = ((_deep(own), _deep_at_fall(own)) for own in (first, other))
+    return f"| {lr:g} | {a} | {c} | {b} | {d} |"
+
+
+def _is_split(verdicts: Mapping[str, Verdict]) -> bool:
+    return all((one.depth == "deep") == run.startswith("U") for run, one in verdicts.items())
+
+
+def _deep(own: Sequence[Verdict]) -> str:
+    return f"{sum(one.depth == 'deep' for one in own)} of {len(own)}"
+
+
+def _deep_at_fall(own: Sequence[Verdict]) -> str:
+    kin = [at for one in own if (at := one.kin_at(FALL)) is not None]
+    return f"{sum(at < 0 for at in kin)} of {len(kin)}" if kin else "-"
 
 
 def _first_scores(one: Spread) -> tuple[float, float]:
@@ -189,6 +319,38 @@ learned last slowest to forget (`refusals last` smaller).
 | method | refusals first | refusals last |
 |---|---:|---:|
 {recency}
+
+**The refusals in four places.** The facts now come in three stages of one kind each, always city,
+job, pet; the refusals are learned at place p among them, and GA forgets them. Utility is over all
+facts, compared at a forget score of {level:.2f}. PS is {spread:.3f}, PS (seed) {seed_spread:.3f},
+ratio {ratio:.2f}. In the paper p = 4 forgets slowest.
+
+| p | forget score after {steps} steps | utility |
+|---:|---:|---:|
+{four}
+
+**Depth.** Forty prompts have two compliant answers C and U and a refusal R, learned in six orders.
+Then U is forgotten by GA: plain SGD, 20 epochs. Changes are of the mean log-probability of a whole
+answer, nats. `deep`: C falls with U; `superficial`: only U falls; `astray`: U and R fall, C does
+not. The paper finds the two orders that learn U first deep and the other four superficial. Its rate
+is 5e-5, on a 3B model; the other rates, and that any fall counts, are ours. `C at {fall:g}` is the
+change of C where U had first fallen by {fall:g} nats (`-`: not in every run), which sets aside that
+some orders have forgotten much less than others when the ascent ends.
+
+| rate | order | C | U | R | C at {fall:g} | each seed |
+|---:|---|---:|---:|---:|---:|---|
+{depth}
+
+Runs in which C fell, of those that learned U first and of the others (in the paper all and none);
+at a fall of {fall:g}, of the runs that got there:
+
+| rate | U first, at the end | others, at the end | U first, at {fall:g} | others, at {fall:g} |
+|---:|---:|---:|---:|---:|
+{tally}
+
+The paper's split (all of the first, none of the others) was exact at {split}. A fall of C can be
+tiny beside that of U, and seeds of one order disagree: read C, U and R before the word. Where U was
+learned last it falls least, so that `superficial` there may mean hardly forgotten.
 
 Settings: `{settings}`.
 """

@@ -9,20 +9,21 @@ Definition (a change is after minus before, of the mean over prompts of log p of
     deep           U fell, and C fell with it
     superficial    U fell, and neither C nor R did
     astray         U fell, C did not, and R did
-    following      change of C / change of U, where U fell; above 0 exactly in what is deep
+    C at a fall    change of C where U had first fallen by so many nats, on the line between epochs
 
 Reference: On the Impossibility of Retrain Equivalence in Machine Unlearning (2025).
 
-Departs from the paper: its rate is 5e-5, which moves a tiny model by next to nothing, so the rate
-is given. Whole answers, the batch, the token mean of the ascended loss, and any fall, however
-small, as a fall are INFERRED; `Verdict.following` says how large it was. The names of the two
-cases it does not name are ours.
+Departs from the paper: its rate of 5e-5 moves most tiny models very little, so the rate is given
+and INFERRED, as are the batch, the token mean of the ascended loss, and that any fall, however
+small, is one. It learns through low-rank adapters by SGD; here all weights learn, by AdamW. It
+judges at the end of the ascent, where some orders have forgotten far more than others: C at an
+equal fall of U is ours, and so are the names of the two cases the paper has no word for.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from itertools import islice, permutations
-from math import ceil
+from itertools import islice, pairwise, permutations
+from math import ceil, isfinite
 from pathlib import Path
 from statistics import fmean
 from typing import Any, Literal
@@ -92,17 +93,15 @@ class Verdict:
     """What forgetting did to one model.
 
     Attributes:
-        before: Levels of the model that learned all three.
-        after: Levels once U was forgotten.
+        track: Levels before forgetting and after each of its epochs.
     """
 
-    before: Levels
-    after: Levels
+    track: Sequence[Levels]
 
     @property
     def change(self) -> Levels:
-        """After minus before."""
-        was, now = self.before, self.after
+        """The end minus the beginning."""
+        was, now = self.track[0], self.track[-1]
         return Levels(now.C - was.C, now.U - was.U, now.R - was.R)
 
     @property
@@ -115,11 +114,15 @@ class Verdict:
             return "deep"
         return "astray" if change.R < 0 else "superficial"
 
-    @property
-    def following(self) -> float | None:
-        """Nats that C fell for each nat that U fell; None where U did not fall."""
-        change = self.change
-        return change.C / change.U if change.U < 0 else None
+    def kin_at(self, fall: float) -> float | None:
+        """Change of C where U had first fallen by some nats; None where it never did."""
+        start = self.track[0]
+        for was, now in pairwise(self.track):
+            before, after = start.U - was.U, start.U - now.U
+            if before < fall <= after:
+                share = (fall - before) / (after - before)
+                return was.C + share * (now.C - was.C) - start.C
+        return None
 
 
 def depths(trial: Trial, out: Path) -> dict[str, Verdict]:
@@ -146,23 +149,25 @@ def depths(trial: Trial, out: Path) -> dict[str, Verdict]:
     return found
 
 
-def ascend(subject: Subject, trial: Trial, seed: int) -> None:
-    """Raise the loss of U in place, by plain stochastic gradient."""
+def ascend(subject: Subject, trial: Trial, seed: int) -> Iterator[None]:
+    """Raise the loss of U in place, by plain stochastic gradient.
+
+    Yields:
+        Nothing, after each epoch.
+    """
     rows = trial.stages["U"].rows
     items = [subject.encoder.encode(row.training, row=number) for number, row in enumerate(rows)]
-    pad = padding_id(subject.tokenizer)
     optimiser = torch.optim.SGD(subject.model.parameters(), lr=trial.lr)
-    steps = trial.epochs * ceil(len(items) / trial.batch_size)
     order = draws([len(item.ids) for item in items], trial.batch_size, seed)
-    with learning(subject.model):
-        for step, batch in enumerate(islice(order, steps), start=1):
+    for _ in range(trial.epochs):
+        for batch in islice(order, ceil(len(items) / trial.batch_size)):
             optimiser.zero_grad(set_to_none=True)
-            batched = collate([items[at] for at in batch], pad)
-            likelihood = packed_logp(subject.model, batched).logp.mean()
-            if not bool(torch.isfinite(likelihood)):
-                raise _diverged(step, trial.lr)
-            likelihood.backward()  # type: ignore[no-untyped-call]
+            batched = collate([items[at] for at in batch], padding_id(subject.tokenizer))
+            with learning(subject.model):
+                likelihood = packed_logp(subject.model, batched).logp.mean()
+                likelihood.backward()  # type: ignore[no-untyped-call]
             optimiser.step()
+        yield
 
 
 def levels(subject: Subject, stages: Mapping[str, Stage]) -> Levels:
@@ -188,8 +193,37 @@ def _verdict(trial: Trial, order: Sequence[str], seed: int, out: Path) -> Verdic
         batch_size=trial.batch_size,
     )
     loaded = load(learned(paths, order, seed, out))
-    before = levels(Subject(loaded.model, loaded.tokenizer), trial.stages)
     subject = Subject(loaded.model, loaded.tokenizer)
-    ascend(subject, trial, derive(seed, "path-depth"))
-    # A subject of its own: one that has scored may remember what the weights said before.
-    return Verdict(before, levels(Subject(subject.model, subject.tokenizer), trial.stages))
+    track = [levels(subject, trial.stages)]
+    for epoch, _ in enumerate(ascend(subject, trial, derive(seed, "path-depth")), start=1):
+        track.append(levels(subject, trial.stages))
+        if not all(map(isfinite, asdict(track[-1]).values())):
+            raise _diverged(epoch, trial.lr)
+    return Verdict(track)
+
+
+def _check(trial: Trial) -> None:
+    prompts = {name: [row.prompt for row in stage.rows] for name, stage in trial.stages.items()}
+    alike = len({tuple(map(str, asked)) for asked in prompts.values()}) == 1
+    wrong = [order for order in trial.orders if sorted(order) != sorted(ANSWERS)]
+    if sorted(prompts) != sorted(ANSWERS) or not alike or wrong:
+        raise ExpungeError(
+            "E-USE-006",
+            f"Stages {sorted(prompts)}, {'the same' if alike else 'different'} prompts, orders "
+            f"{[label(order) for order in trial.orders]}.",
+            "stages C, U and R that answer the same prompts, and orders that name each once.",
+            "Correct the stages or the orders.",
+        )
+
+
+def _diverged(epoch: int, lr: float) -> ExpungeError:
+    return ExpungeError(
+        "E-RUN-002",
+        f"The ascent at rate {lr:g} left the finite numbers in epoch {epoch}.",
+        "a finite log-probability.",
+        "Lower the rate.",
+    )
+
+
+def _record(verdict: Verdict) -> dict[str, Any]:
+    return {"depth": verdict.depth, "track": [asdict(levels) for levels in verdict.track]}
