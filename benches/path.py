@@ -335,10 +335,10 @@ answer, nats. `deep`: C falls with U; `superficial`: only U falls; `astray`: U a
 not. The paper finds the two orders that learn U first deep and the other four superficial. Its rate
 is 5e-5, on a 3B model; the other rates, and that any fall counts, are ours. `C at {fall:g}` is the
 change of C where U had first fallen by {fall:g} nats (`-`: not in every run), which sets aside that
-some orders have forgotten much less than others when the ascent ends. Chosen after looking, on seed 0:
-this world and its training (in two earlier settings most orders came out deep), the higher rates, and
-{fall:g} nats in the place of 2, which most runs never reached. The base had learned all three phrasings
-on forty other names.
+some orders have forgotten much less than others when the ascent ends. Chosen after looking, on
+seed 0: this world and its training (in two earlier settings most orders came out deep), the
+higher rates, and {fall:g} nats in the place of 2, which most runs never reached. The base had
+learned all three phrasings on forty other names.
 
 | rate | order | C | U | R | C at {fall:g} | each seed |
 |---:|---|---:|---:|---:|---:|---|
