@@ -121,6 +121,14 @@ def at_writing(watch: Watch) -> bool:
     return bool(watch.half_written)
 
 
+def at_writing_the_next(begun: Watch) -> Aim:
+    """While a checkpoint is being written that follows a whole one of the same attempt.
+
+    Without such kills a run could be killed before its first whole checkpoint again and again.
+    """
+    return lambda watch: watch.whole > begun.whole and at_writing(watch)
+
+
 def killed(folder: Path, out: Path, aim: Aim, delay: Callable[[], float]) -> Watch | None:
     """Run until the aim is met, let some time pass, and kill; None when the run ended first.
 
@@ -156,7 +164,8 @@ def finish(folder: Path, out: Path) -> str:
 def work(folder: Path, count: int, seed: int) -> dict[str, Any]:
     """``count`` kills; every run is brought to its end by the same command.
 
-    Half of the kills come at any time of a run, half while a checkpoint is being written.
+    Half of the kills come at any time of a run, half while a checkpoint is being written: the first
+    of an attempt and a later one in turn.
     """
     started = time.monotonic()
     expected = finish(folder, folder / "whole")
@@ -164,13 +173,14 @@ def work(folder: Path, count: int, seed: int) -> dict[str, Any]:
     hits: list[dict[str, Any]] = []
     digests: list[str] = []
     rng = generator(seed, "kills")
-    for kind in cycle(("any time", "checkpoint")):
+    for kind in cycle(("any time", "checkpoint", "any time", "later checkpoint")):
         if len(hits) == count:
             break
         if kind == "any time":
             watch = killed(folder, out, at_any_time(rng.uniform(0, 0.5) * whole), lambda: 0.0)
         else:
-            watch = killed(folder, out, at_writing, lambda: rng.uniform(0, AIMED_WITHIN))
+            aim = at_writing if kind == "checkpoint" else at_writing_the_next(Watch(out))
+            watch = killed(folder, out, aim, lambda: rng.uniform(0, AIMED_WITHIN))
         if watch:
             hits.append({"aimed at": kind, **_hit(out, watch)})
         else:  # it reached its end first: look at it and begin again
