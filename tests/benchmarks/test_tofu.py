@@ -2,7 +2,9 @@
 
 import json
 import math
+from itertools import product
 from pathlib import Path
+from statistics import harmonic_mean
 
 import pytest
 
@@ -243,6 +245,30 @@ def test_membership_is_measured_where_there_is_a_holdout(with_holdout):
     assert values["privleak"].note
     without = {name: of for name, of in log.items() if name != "holdout"}
     assert TOFU.values(without)["mia_loss"].mean is None
+
+
+def test_the_aggregate_scores_are_made_of_the_numbers_beside_them(with_holdout):
+    log, reference = log_of(with_holdout), log_of(with_holdout, nll=2.0)
+    for (name, level), of in product((("forget", 0.1), ("holdout", 2.0)), (log, reference)):
+        of[name]["training_logp"] = {row: [-level, -level] for row in of[name]["nll"]}
+        of[name]["text"] = dict.fromkeys(of[name]["nll"], "as long as any other")
+    for of in (log, reference):
+        of["@mia_min_k_plus_plus"] = {
+            "standardised_logp": of["forget"]["training_logp"],
+            "holdout.standardised_logp": of["holdout"]["training_logp"],
+        }
+    values = TOFU.values(log, reference, log)
+    assert values["utility_score"].mean == pytest.approx(1.0)
+    assert values["privacy_score"].mean == pytest.approx(1.0)
+    assert values["memorisation_score"].mean == 0.0  # every token of the answers is a hit
+    assert values["unlearning_score"].mean == 0.0
+    forgot = TOFU.values(log_of(with_holdout, hits=False), None, log)
+    c, w = math.exp(-1.0), math.exp(-2.0)
+    parts = [1.0, 1.0, 1 - c, 1 - c / (c + w)]
+    assert forgot["memorisation_score"].mean == pytest.approx(4 / sum(1 / p for p in parts))
+    assert forgot["unlearning_score"].mean is None
+    both = forgot["memorisation_score"].mean, forgot["utility_score"].mean
+    assert forgot["unlearning_score.without_privacy"].mean == pytest.approx(harmonic_mean(both))
 
 
 def test_a_row_that_is_evaluated_twice_is_refused(broken):

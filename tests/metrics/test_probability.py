@@ -31,3 +31,17 @@ def test_options_are_asked_for_and_not_guessed():
 
 def test_an_answer_that_became_impossible_counts_as_zero():
     assert measure("probability", {"nll": [math.inf, 0.0]}).mean == 0.5
+
+
+def test_beside_the_mean_of_the_wrong_ones_their_number_does_not_count():
+    scores = {"nll": [math.log(2)], "wrong_nll": [[math.log(8), math.log(8), math.log(2)]]}
+    value = measure("probability", scores, among="mean")  # (1/8 + 1/8 + 1/2) / 3 = 1/4
+    assert value.mean == pytest.approx((1 / 2) / (1 / 2 + 1 / 4), rel=1e-12)
+
+
+def test_the_true_answer_may_be_the_paraphrase():
+    scores = {"nll": [0.0], "paraphrase_nll": [math.log(4)], "wrong_nll": [[math.log(4)]]}
+    assert measure("probability", scores, truth="paraphrase").mean == pytest.approx(0.25)
+    shared = measure("probability", scores, truth="paraphrase", among="mean")
+    assert shared.mean == pytest.approx(0.5)
+    assert measure("probability", {"nll": [0.0]}, truth="paraphrase").mean is None

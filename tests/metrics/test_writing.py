@@ -63,6 +63,15 @@ class TestRepetition:
         assert "not measurable" in value.note
 
 
+def test_language_is_what_is_not_gibberish():
+    said = {"generation": ["", "It rains."]}
+    parts = [measure("gibberish", said, language=turned) for turned in (False, True)]
+    assert [value.mean for value in parts] == [0.5, 0.5]
+    assert all(a + b == 1 for a, b in zip(*(p.per_row.values() for p in parts), strict=True))
+    silence = measure("gibberish", {"generation": [""]}, language=True)
+    assert silence.mean == 0
+
+
 def test_gibberish_counts_silence():
     assert measure("gibberish", {"generation": ["", "It rains."]}).mean == 0.5
 

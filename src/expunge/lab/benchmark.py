@@ -143,7 +143,8 @@ class Benchmark:
                 settings = {n: _settings(m, allow_unmatched) for n, m in measures.items()}
                 for name, number in _measured(measures, settings, (of_model, beside), units):
                     found[prefix + name] = number
-        for prefix in [prefix for prefix, of_model in logs.items() if of_model is not None]:
+        # The model comes last: its numbers may be made of those of the others.
+        for prefix in sorted((p for p, of in logs.items() if of is not None), reverse=True):
             for name, measure in measures.items():
                 if measure.of:
                     parts = {

@@ -29,6 +29,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from expunge.core.params import param
 from expunge.core.results import Value
 from expunge.core.scores import average, table
 from expunge.text.gibberish import gibberish
@@ -50,7 +51,9 @@ CARD = {
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Params:
-    """This metric has nothing to set."""
+    """Which side is counted."""
+
+    language: bool = param(False, help="count what is language instead: 1 - gibberish", paper=None)
 
 
 def compute(
@@ -60,11 +63,13 @@ def compute(
 
     Args:
         scores: ``generation``, what the model said.
-        params: Nothing to set.
+        params: Which side is counted.
         reference: Not used.
 
     Returns:
-        The mean in [0, 1]; low is good.
+        The mean in [0, 1]; low is good, of language high.
     """
     shares = {row: gibberish(text) for row, text in table(scores, "generation").items()}
+    if params.language:
+        shares = {row: 1 - share for row, share in shares.items()}
     return average(shares, scores, "generation")

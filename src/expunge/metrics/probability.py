@@ -4,8 +4,11 @@ Definition (L = mean negative log-likelihood of an answer's tokens after the que
     prob(a) = exp(-L(a))                                    geometric mean over the answer's tokens
     plain       mean_i prob(y_i)
     options     mean_i prob(y_i) / (prob(y_i) + sum_j prob(w_ij))       w: the wrong answers
+    mean        mean_i prob(y_i) / (prob(y_i) + mean_j prob(w_ij))
 
-Reference: TOFU: A Task of Fictitious Unlearning for LLMs (2024).
+Reference: TOFU: A Task of Fictitious Unlearning for LLMs (2024); the share beside the mean wrong
+answer, and paraphrases, as in OpenUnlearning: Accelerating LLM Unlearning via Unified Benchmarking
+(2025).
 
 Departs from the paper: nothing; note that the paper's "probability" is a mean over tokens and not
 the probability of the whole answer.
@@ -50,21 +53,33 @@ CARD = {
 }
 
 
+TRUTHS = {"answer": "nll", "paraphrase": "paraphrase_nll"}
+"""Which true answer -> its reading."""
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Params:
-    """Which of the two published forms is computed."""
+    """Which of the published forms is computed."""
 
     among: str = param(
         "plain",
-        help="plain, or options: the answer's share of the probability of all offered answers",
+        help="plain; options: the answer's share of the probability of all offered answers; mean: "
+        "its share beside the mean probability of the wrong ones",
         paper="plain for forget and retain rows, options for real authors and world facts",
-        choices=("plain", "options"),
+        choices=("plain", "options", "mean"),
+    )
+    truth: str = param(
+        "answer",
+        help="which true answer: the one trained on, or its paraphrase",
+        paper="answer",
+        choices=("answer", "paraphrase"),
     )
 
 
 def needs(params: Params) -> list[str]:
-    """The readings of a form: options need the wrong answers."""
-    return ["nll"] if params.among == "plain" else ["nll", "wrong_nll"]
+    """The readings of a form: a share needs the wrong answers."""
+    truth = TRUTHS[params.truth]
+    return [truth] if params.among == "plain" else [truth, "wrong_nll"]
 
 
 def compute(
@@ -73,8 +88,9 @@ def compute(
     """The answer's probability, mean over rows.
 
     Args:
-        scores: ``nll``, and ``wrong_nll`` where the answer stands among options; nats a token. Or
-            ready probabilities of the form asked for as ``score``, as published logs hold them.
+        scores: ``nll`` (or ``paraphrase_nll``, see `Params.truth`), and ``wrong_nll`` for a share;
+            nats a token. Or ready probabilities of the form asked for as ``score``, as published
+            logs hold them.
         params: The form.
         reference: Not used.
 
@@ -83,17 +99,21 @@ def compute(
     """
     if READY in scores:
         return average(table(scores, READY), scores, READY)
+    truth = TRUTHS[params.truth]
     if params.among == "plain":
-        plain = {row: math.exp(-nll) for row, nll in table(scores, "nll").items()}
-        return average(plain, scores, "nll")
-    rows = aligned(scores, "nll", "wrong_nll")
-    shares = {row: among_options(nll, wrong) for row, (nll, wrong) in rows.items()}
-    return average(shares, scores, "nll", "wrong_nll")
+        plain = {row: math.exp(-nll) for row, nll in table(scores, truth).items()}
+        return average(plain, scores, truth)
+    rows = aligned(scores, truth, "wrong_nll")
+    shares = {
+        row: share(nll, wrong, len(wrong) if params.among == "mean" else 1)
+        for row, (nll, wrong) in rows.items()
+    }
+    return average(shares, scores, truth, "wrong_nll")
 
 
-def among_options(nll: float, wrong: Sequence[float]) -> float:
-    """The true answer's share of the probability of all offered answers."""
+def share(nll: float, wrong: Sequence[float], over: int = 1) -> float:
+    """The true answer's share beside the wrong ones, their probabilities divided by ``over``."""
     # Only differences matter; taken first, so that improbable options do not underflow to 0 / 0.
     likeliest = min(nll, *wrong)
-    weights = [math.exp(likeliest - each) for each in (nll, *wrong)]
-    return weights[0] / math.fsum(weights)
+    true, *others = (math.exp(likeliest - each) for each in (nll, *wrong))
+    return true / (true + math.fsum(others) / over)

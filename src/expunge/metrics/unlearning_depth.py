@@ -12,7 +12,7 @@ Meaning:
     mean shares of each layer. A model that only refuses has a low score, however little it says;
     one whose last block alone was changed has 0 in every layer below it. What fools it: states in
     ruins help nothing either and get 1, so read it beside utility; and it looks at the tokens that
-    carry the fact only. The retrained model itself has no value: the others are compared with it.
+    carry the fact only. The retrained model itself gets 1: the others are compared with it.
 
 Reference: Measuring the Depth of LLM Unlearning via Activation Patching (2026).
 

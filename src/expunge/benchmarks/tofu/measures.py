@@ -20,6 +20,9 @@ KNOWN = 0.1
 ALONE = ("forget_quality", "extraction_strength", "exact_memorisation", "privleak")
 """Numbers that stand for themselves in the summary."""
 
+OF_UTILITY = ("model_utility", "utility_score", "unlearning_score")
+"""Beginnings of the names of numbers that utility enters."""
+
 CAUTION = (
     "a high p says that the truth ratios are those of the reference; a model in ruins can reach it "
     "too, so read it beside utility and the retain columns"
@@ -43,6 +46,44 @@ def measures() -> dict[str, Measure]:
         "extraction_strength": Measure(metric="extraction-strength"),
         "exact_memorisation": Measure(metric="exact-memorisation"),
         **{name: Measure(metric=name.replace("_", "-")) for name in MEMBERSHIP},
+        **_scores(),
+    }
+
+
+def _scores() -> dict[str, Measure]:
+    """The four scores of OpenUnlearning, and what they are made of that nothing else needs."""
+    reworded = {"truth": "paraphrase"}
+    both = ("model_utility", "forget.fluency")
+    privacy = {name: f"mia_{name}" for name in ("loss", "zlib", "min_k", "min_k_plus_plus")}
+    memorised = {
+        "extraction_strength": "extraction_strength",
+        "exact_memorisation": "exact_memorisation",
+        "paraphrase_probability": "forget.paraphrase_prob",
+        "truth_ratio": "forget.paraphrase_share",
+    }
+    parts = {"memorisation": "memorisation_score", "utility": "utility_score"}
+    useful = {of.rpartition(".")[2]: of for of in both}
+    return {
+        "forget.paraphrase_prob": Measure(metric="probability", params=reworded),
+        "forget.paraphrase_share": Measure(
+            metric="probability", params={**reworded, "among": "mean"}
+        ),
+        "forget.fluency": Measure(metric="gibberish", params={"language": True}, better="high"),
+        "memorisation_score": Measure(metric="memorisation-score", of=memorised),
+        "privacy_score": Measure(
+            metric="privacy-score",
+            of=privacy | {f"reference_{part}": f"reference:{of}" for part, of in privacy.items()},
+        ),
+        "utility_score": Measure(
+            metric="utility-score",
+            of=useful | {f"original_{part}": f"original:{of}" for part, of in useful.items()},
+        ),
+        "unlearning_score": Measure(
+            metric="unlearning-score", of={**parts, "privacy": "privacy_score"}
+        ),
+        "unlearning_score.without_privacy": Measure(
+            metric="unlearning-score", of=parts, params={"privacy": False}
+        ),
     }
 
 
@@ -79,7 +120,7 @@ def review(
     lacking = _lacking(original) if original is not None else ""
     never = Value(mean=None, note=f"not measurable on this model: {lacking}")
     return {
-        name: never if lacking and name.startswith("model_utility") else value
+        name: never if lacking and name.startswith(OF_UTILITY) else value
         for name, value in values.items()
     }
 
