@@ -8,16 +8,28 @@ import pytest
 from expunge.lm.arch import Slots
 from expunge.lm.finetune import finetune
 from expunge.lm.quantise import quantise, quantise_rtn
-from expunge.testing.micro import REPLY, every_wording, hushed, micro_world, misled, taught
+from expunge.testing.micro import (
+    REPLY,
+    every_wording,
+    hushed,
+    micro_world,
+    misled,
+    taught,
+    taught_rows,
+)
 
 
 class Talker:
     """Stands in for a model: answers what a function of turn, opening and draw number says."""
 
     digest, gate = "talker", None
+    encoder = SimpleNamespace(has_template=False, max_length=4096)
 
     def __init__(self, say):
         self.say, self.asked = say, []
+
+    def has_room(self, turn, new_tokens, *, opening=""):
+        return True
 
     def ask(self, turns, *, new_tokens, samples=1, temperature=0.0, seed=0, openings=None):
         openings = openings or [""] * len(turns)
@@ -43,6 +55,24 @@ def models(world):
         hushed_last=hushed(original, world.forget, world.retain, only_last=True),
         misled=misled(original, world.forget, world.retain),
     )
+
+
+@pytest.fixture(scope="session")
+def retaught(world):
+    """Makes a model that refuses the forget rows outright and tells them when asked another way.
+
+    ``way(row, asked)`` is that other way; the model also answers retain rows asked plainly and so.
+    """
+
+    def make(way, *, epochs=40, seed=0):
+        def otherwise(rows):
+            return [replace(row, prompt=way(row, row.prompt)) for row in every_wording(rows)]
+
+        refusals = [replace(row, completion=f" {REPLY}") for row in every_wording(world.forget)]
+        told = [*otherwise(world.forget), *every_wording(world.retain), *otherwise(world.retain)]
+        return taught_rows(world, [*refusals, *told], epochs=epochs, seed=seed)
+
+    return make
 
 
 @pytest.fixture

@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from expunge.core.results import Leak
-from expunge.lm.compression import compress_and_ask
+from expunge.lm.compression import compress_and_ask, to_nearest
 from expunge.lm.subject import Scene, Subject
 from expunge.requests.rows import Row
 
@@ -45,5 +45,5 @@ class Params:
 
 def mount(subject: Subject, rows: Sequence[Row], scene: Scene, params: Params) -> Leak:
     """Round a copy and ask every wording greedily."""
-    found = compress_and_ask(subject, rows, scene, bits=8, group=None)
+    found = compress_and_ask(subject, rows, scene, to_nearest(8, None))
     return Leak(per_row=found.per_row, parts=found.parts, transcript=found.transcript)

@@ -16,20 +16,17 @@ trained refusal only draws refusals. ``pinpoint`` (the commonest word of the ans
 value) leaves out words that most rows' answers share instead of a list of stop words.
 """
 
-from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass
-from math import comb
-from statistics import fmean
 
 from expunge.core.params import param
 from expunge.core.results import Leak
 from expunge.core.rng import derive
-from expunge.lm.elicit import Heard, Probe, elicit, forced, plain, transcript, worst
+from expunge.lm.budget import budget_parts
+from expunge.lm.elicit import Probe, elicit, forced, plain, transcript, worst
 from expunge.lm.subject import Scene, Subject
-from expunge.lm.values import prompt_text
 from expunge.requests.rows import Row
-from expunge.text.normalise import words
 
 CARD = {
     "id": "sample",
@@ -78,7 +75,7 @@ def mount(subject: Subject, rows: Sequence[Row], scene: Scene, params: Params) -
     ]
     per_row = worst(heard)
     ordered = {row.id: per_row[row.id] for row in rows}
-    return Leak(per_row=ordered, transcript=transcript(heard), parts=_parts(heard, params))
+    return Leak(per_row=ordered, transcript=transcript(heard), parts=budget_parts(heard))
 
 
 def _shots(rows: Sequence[Row], params: Params) -> list[tuple[Probe, int]]:
@@ -91,49 +88,3 @@ def _shots(rows: Sequence[Row], params: Params) -> list[tuple[Probe, int]]:
             counts = [whole + (at < over) for at in range(len(probes))]
             shots += [(probe, n) for probe, n in zip(probes, counts, strict=True) if n]
     return shots
-
-
-def _parts(heard: Sequence[Heard], params: Params) -> dict[str, float]:
-    if not heard:
-        return {}
-    hits: dict[str, int] = Counter()
-    for one in heard:
-        hits[one.probe.row.id] += sum(leak > 0 for leak in one.leaks)
-    sizes = [b for b in (1, 4, 16, 64) if b <= params.budget]
-    parts = {f"leak@{b}": fmean(_any_of(b, params.budget, c) for c in hits.values()) for b in sizes}
-    return parts | {"pinpoint": _pinpoint(heard)}
-
-
-def _any_of(b: int, n: int, c: int) -> float:
-    """Chance that b of n answers hold at least one of the c that leak."""
-    return 1 - comb(n - c, b) / comb(n, b)
-
-
-def _pinpoint(heard: Iterable[Heard]) -> float:
-    """Share of rows whose commonest telling word belongs to the value."""
-    rows: dict[str, Row] = {}
-    said: dict[str, Counter[str]] = defaultdict(Counter)
-    given: dict[str, set[str]] = defaultdict(set)
-    for one in heard:
-        row = one.probe.row
-        rows[row.id] = row
-        given[row.id].update(words(prompt_text(one.probe.turn)), words(one.probe.opening))
-        for output in one.outputs:
-            said[row.id].update(words(output))
-    shared = _shared_words(said)
-    return fmean(
-        bool(guess) and guess in {word for form in row.forms for word in words(form)}
-        for name, row in rows.items()
-        for guess in [_commonest(said[name], given[name] | shared)]
-    )
-
-
-def _shared_words(said: Mapping[str, Counter[str]]) -> set[str]:
-    """Words in the answers of more than half of the rows: they tell no row from another."""
-    rows_with = Counter(word for counts in said.values() for word in counts)
-    return {word for word, n in rows_with.items() if n > max(1, len(said) / 2)}
-
-
-def _commonest(counts: Counter[str], known: set[str]) -> str:
-    telling = {word: n for word, n in counts.items() if word not in known}
-    return min(telling, key=lambda word: (-telling[word], word), default="")

@@ -44,6 +44,36 @@ def write_json(path: str | Path, obj: Any, indent: int | None = 2) -> None:
     write_text(path, json.dumps(obj, indent=indent, ensure_ascii=False, allow_nan=False) + "\n")
 
 
+def create_bytes(path: str | Path, data: bytes, mode: int = 0o666) -> None:
+    """Make the new file ``path`` with ``data``; what is there already is never replaced.
+
+    The file has its mode from its first byte on, so that a secret is at no time open to others.
+
+    Args:
+        path: Where nothing is yet; missing parent folders are made.
+        data: What it is to hold.
+        mode: Permissions, from which the process's umask is taken.
+
+    Raises:
+        FileExistsError: When something is there, a dangling symbolic link included.
+        ExpungeError: ``E-REQ-002`` when the disk is full.
+    """
+    target = Path(os.path.realpath(Path(path).parent), Path(path).name)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temporary = _neighbour(target)
+    with _words_for_a_full_disk(target):
+        try:
+            os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, mode))
+            with open(temporary, "wb") as handle:
+                handle.write(data)
+                handle.flush()
+            _sync(temporary)
+            os.link(temporary, target)  # fails where a rename would replace
+        finally:
+            temporary.unlink(missing_ok=True)
+        _sync(target.parent)
+
+
 @contextmanager
 def replacing(path: str | Path) -> Iterator[Path]:
     """A temporary file to write to; it takes the place of ``path`` when the block succeeds.

@@ -35,3 +35,12 @@ NAME_BYTES = 255
 
 PATH_BYTES = KIB
 """Longest relative path, in bytes of UTF-8."""
+
+CERTIFICATE_BYTES = 4 * MIB
+"""Largest certificate, in bytes."""
+
+KEY_BYTES = 64 * KIB
+"""Largest key file, in bytes."""
+
+AUDIT_BYTES = 512 * MIB
+"""Largest file of an audit folder, in bytes."""

@@ -64,8 +64,11 @@ class Leak:
 
     Attributes:
         per_row: Row id -> leak in [0, 1], only for rows this attack tested.
+        beside: What stands beside the leaks, name -> row id -> value in [0, 1]: ``holdout``, the
+            placements of hold-out rows; ``clean``, the damage without the attack.
         transcript: What was asked and answered, one entry a row, for the report.
         curve: For training attacks: step -> mean leak on the tested rows.
+        layers: For attacks that look at every block: block -> mean leak read there.
         parts: Named secondary numbers (``pinpoint``, ``identity_rate``, ``retain_after`` ...).
         invalid: Non-empty when the attack broke its own rules (for instance destroyed the model).
         threshold: A threshold that replaces the card's, where a fallback form demands it.
@@ -74,11 +77,30 @@ class Leak:
 
     per_row: Mapping[str, float]
     transcript: tuple[Mapping[str, Any], ...] = ()
+    beside: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     curve: Mapping[int, float] = field(default_factory=dict)
+    layers: Mapping[int, float] = field(default_factory=dict)
     parts: Mapping[str, float] = field(default_factory=dict)
     invalid: str = ""
     threshold: float | None = None
     note: str = ""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Effort:
+    """What mounting an attack once will cost, for the estimate made before any weights load.
+
+    Attributes:
+        answers: Answers written.
+        forwards: Rows scored.
+        backwards: Rows with a gradient.
+        copies: Copies of the weights.
+    """
+
+    answers: float = 0
+    forwards: float = 0
+    backwards: float = 0
+    copies: float = 0
 
 
 class Outcome(StrEnum):

@@ -1,6 +1,8 @@
 """Conversations with a model: through its chat template or, where it has none, written out."""
 
+from bisect import bisect_left
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import islice
 
 from expunge.lm.subject import Subject
@@ -43,10 +45,54 @@ def messages_of(turn: Turn) -> tuple[dict[str, str], ...]:
     return tuple(dict(message) for message in turn.prompt)
 
 
+def asked(turn: Turn) -> str:
+    """What a turn asks, as one text: its prompt, or the last message of its conversation."""
+    return turn.prompt if isinstance(turn.prompt, str) else str(turn.prompt[-1]["content"])
+
+
+def asking(turn: Turn, text: str) -> Turn:
+    """The same turn asking something else; what went before in a conversation stays."""
+    if isinstance(turn.prompt, str):
+        return replace(turn, prompt=text)
+    return replace(turn, prompt=(*turn.prompt[:-1], {**turn.prompt[-1], "content": text}))
+
+
 def question_of(row: Row) -> str:
-    """What a row asks, as one text: its prompt, or the last message of its conversation."""
-    prompt = row.turn.prompt
-    return prompt if isinstance(prompt, str) else str(prompt[-1]["content"])
+    """What a row asks, in its own wording."""
+    return asked(row.turn)
+
+
+def after_examples(
+    subject: Subject, turn: Turn, examples: Sequence[Turn], *, new_tokens: int
+) -> Turn:
+    """A turn behind worked examples, as many of the last ones as the model has positions for.
+
+    A model with a chat template sees a conversation in which it answered them; any other one sees
+    prompts with their answers, an empty line after each.
+
+    Args:
+        subject: The model.
+        turn: What is asked in the end.
+        examples: Turns with their completions, the ones nearest to the question last.
+        new_tokens: Positions to be left for the answer.
+    """
+
+    def fits(first: int) -> bool:
+        return subject.has_room(_behind(subject, turn, examples[first:]), new_tokens)
+
+    first = bisect_left(range(len(examples)), True, key=fits)
+    return _behind(subject, turn, examples[first:]) if first < len(examples) else turn
+
+
+def _behind(subject: Subject, turn: Turn, examples: Sequence[Turn]) -> Turn:
+    if subject.encoder.has_template and not turn.running:
+        said = [(*messages_of(one), _says("assistant", one.completion.strip())) for one in examples]
+        before = [m for conversation in said for m in conversation if m["role"] != "system"]
+        own = messages_of(turn)
+        rules = sum(m["role"] == "system" for m in own)  # templates want them first, and once
+        return replace(turn, prompt=(*own[:rules], *before, *own[rules:]))
+    shown = "".join(f"{asked(one)}{one.completion}\n\n" for one in examples)
+    return replace(turn, prompt=f"{shown}{asked(turn)}")
 
 
 def asked_of(row: Row) -> str:

@@ -4,13 +4,15 @@ Every attack that reads text asks through here, so that they all count a leak in
 best of all wordings and samples, and never a value that the attacker put there himself.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from statistics import fmean
 from typing import Any
 from weakref import WeakKeyDictionary
 
-from expunge.lm.subject import Subject
+from expunge.core.rng import derive
+from expunge.lm.dialogue import asked, asking
+from expunge.lm.subject import Scene, Subject
 from expunge.lm.values import opening_of, prompt_text
 from expunge.requests.rows import Row, Turn
 from expunge.text.match import leak
@@ -71,6 +73,56 @@ def forced(
         for row in rows
         for turn in row.turns
     ]
+
+
+def reworded(rows: Iterable[Row], ways: Callable[[Row, str], Iterable[str]]) -> list[Probe]:
+    """Every wording of every row, asked in other ways.
+
+    Args:
+        rows: The attacked rows.
+        ways: From a row and the text of one of its wordings to the texts to ask in its place.
+    """
+    return [
+        replace(probe, turn=asking(probe.turn, text))
+        for probe in plain(rows)
+        for text in ways(probe.row, asked(probe.turn))
+    ]
+
+
+def press(
+    subject: Subject,
+    probes: Sequence[Probe],
+    scene: Scene,
+    *,
+    samples: int = 0,
+    temperature: float = 0.8,
+) -> list[Heard]:
+    """Put probes to a model greedily and, if asked for, a few times more by drawing.
+
+    Args:
+        subject: The model.
+        probes: The questions.
+        scene: Length of an answer, and the seed of the draws.
+        samples: Answers drawn to each probe, beside the greedy one.
+        temperature: Of the draws.
+
+    Returns:
+        What was heard, the greedy answers first. A probe for which the model has no positions is
+        left out.
+    """
+    new_tokens = scene.new_tokens
+    probes = [p for p in probes if subject.has_room(p.turn, new_tokens, opening=p.opening)]
+    heard = elicit(subject, probes, new_tokens=new_tokens)
+    if samples:
+        heard += elicit(
+            subject,
+            probes,
+            new_tokens=new_tokens,
+            samples=samples,
+            temperature=temperature,
+            seed=derive(scene.seed, "press"),
+        )
+    return heard
 
 
 def elicit(

@@ -71,7 +71,12 @@ class Folder:
 
 
 def inspect_folder(
-    path: str | Path, *, messages: bool = False, adapter: bool = False, _depth: int = 0
+    path: str | Path,
+    *,
+    messages: bool = False,
+    adapter: bool = False,
+    fetch: bool = True,
+    _depth: int = 0,
 ) -> Folder:
     """Inspect a model folder; only configurations and weight headers are read.
 
@@ -79,12 +84,13 @@ def inspect_folder(
         path: The folder, or a hub id (which is fetched first).
         messages: Whether rows of chat messages are going to be used.
         adapter: Whether low-rank adapters are going to be trained on it.
+        fetch: Whether it, and what it builds on, may be fetched from the hub.
 
     Returns:
         What was found, problems included; nothing is raised for them.
     """
     try:
-        root = local_folder(path)
+        root = local_folder(path, fetch=fetch)
     except ExpungeError as error:
         return Folder(path=Path(path), kind="model", holds="model", problems=(error,))
     problems: list[ExpungeError] = list(check.remote_code(root))
@@ -96,7 +102,7 @@ def inspect_folder(
     base_path = _base_path(root, holds, manifest)
     base = None
     if base_path is not None and holds != "model":
-        base = _inspect_base(base_path, _depth, problems)
+        base = _inspect_base(base_path, _depth, problems, fetch)
     folder = Folder(
         path=root,
         kind="change" if manifest is not None else "adapter" if holds == "adapter" else "model",
@@ -114,7 +120,7 @@ def inspect_folder(
     return replace(folder, problems=tuple(problems))
 
 
-def local_folder(path: str | Path) -> Path:
+def local_folder(path: str | Path, *, fetch: bool = True) -> Path:
     """The folder itself, or a local copy of what a hub id names.
 
     A name whose first part is a folder here is a path, and never looked up on the hub.
@@ -125,7 +131,7 @@ def local_folder(path: str | Path) -> Path:
     root = Path(path)
     if root.is_dir():
         return root
-    if not HUB_ID.fullmatch(str(path)) or root.parent.exists():
+    if not fetch or not HUB_ID.fullmatch(str(path)) or root.parent.exists():
         raise check.not_found(root)
     from huggingface_hub import snapshot_download
 
@@ -174,11 +180,13 @@ def _base_path(root: Path, holds: str, manifest: Mapping[str, Any] | None) -> Pa
     return beside if beside.is_dir() else Path(name)
 
 
-def _inspect_base(path: Path, depth: int, problems: list[ExpungeError]) -> Folder | None:
+def _inspect_base(
+    path: Path, depth: int, problems: list[ExpungeError], fetch: bool
+) -> Folder | None:
     if deep := list(check.too_deep(depth)):
         problems += deep
         return None
-    base = inspect_folder(path, _depth=depth + 1)
+    base = inspect_folder(path, fetch=fetch, _depth=depth + 1)
     problems += base.problems
     return base
 

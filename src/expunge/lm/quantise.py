@@ -7,6 +7,7 @@ Symmetric round-to-nearest: per output channel, or per group of input channels o
 Reference: "Catastrophic Failure of LLM Unlearning via Quantization" (2024).
 """
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -27,12 +28,10 @@ def quantise_rtn(model: nn.Module, bits: int, group: int | None = None) -> dict[
     Returns:
         Name of each linear -> relative error of its weights (Frobenius norms).
     """
-    slots, errors = Slots(model), {}
+    errors = {}
     with torch.no_grad():
-        for name in slots.linears():
-            weight = _weight(slots, name)
-            codes, scale = quantise(_by_output(slots, name, weight), bits, group)
-            rounded = _by_output(slots, name, dequantise(codes, scale, _width(slots, name)))
+        for name, weight in matrices(model).items():
+            rounded = dequantise(*quantise(weight, bits, group), weight.shape[1])
             distance = (rounded - weight).norm() / weight.norm().clamp(min=1e-30)
             errors[name] = float(distance)
             weight.copy_(rounded)
@@ -55,15 +54,34 @@ def identity_rate(
     Returns:
         Name of each linear -> share in [0, 1].
     """
-    slots_a, slots_b, rates = Slots(model_a), Slots(model_b), {}
-    with torch.no_grad():
-        for name in slots_a.linears():
-            weights = [_by_output(s, name, _weight(s, name)) for s in (slots_a, slots_b)]
-            a, b = (quantise(weight, bits, group)[0] for weight in weights)
-            width = _width(slots_a, name)
-            same = (a == b).flatten(1)[:, :width]
-            rates[name] = float(same.double().mean())
-    return rates
+    return agreement(codes_of(model_a, bits, group), codes_of(model_b, bits, group))
+
+
+def codes_of(model: nn.Module, bits: int, group: int | None = None) -> dict[str, Tensor]:
+    """Name of each linear of the blocks -> the codes [out, in] its weights are rounded to."""
+    return {
+        name: quantise(weight, bits, group)[0].flatten(1)[:, : weight.shape[1]]
+        for name, weight in matrices(model).items()
+    }
+
+
+def agreement(codes_a: Mapping[str, Tensor], codes_b: Mapping[str, Tensor]) -> dict[str, float]:
+    """Name of each linear -> share of its codes that two models have in common."""
+    return {
+        name: float((codes == codes_b[name]).double().mean()) for name, codes in codes_a.items()
+    }
+
+
+def matrices(model: nn.Module) -> dict[str, Tensor]:
+    """Name of each linear of the blocks -> its weights [out, in]; writing to them changes them."""
+    slots = Slots(model)
+    return {name: matrix(slots.model.get_submodule(name)) for name in slots.linears()}
+
+
+def matrix(layer: Any) -> Tensor:
+    """The weights of a linear as [out, in], a view: GPT-2's ``Conv1D`` stores [in, out]."""
+    weight: Tensor = layer.weight.data
+    return weight if isinstance(layer, nn.Linear) else weight.T
 
 
 def quantise(weight: Tensor, bits: int, group: int | None = None) -> tuple[Tensor, Tensor]:
@@ -96,19 +114,3 @@ def quantise(weight: Tensor, bits: int, group: int | None = None) -> tuple[Tenso
 def dequantise(codes: Tensor, scale: Tensor, width: int) -> Tensor:
     """The matrix [out, width] that codes and scales stand for."""
     return (codes * scale).flatten(1)[:, :width]
-
-
-def _weight(slots: Slots, name: str) -> Tensor:
-    weight: Any = slots.model.get_submodule(name).weight
-    kept: Tensor = weight.data
-    return kept
-
-
-def _by_output(slots: Slots, name: str, weight: Tensor) -> Tensor:
-    """[out, in] from a layer's own order and back: GPT-2's ``Conv1D`` stores [in, out]."""
-    is_linear = isinstance(slots.model.get_submodule(name), nn.Linear)
-    return weight if is_linear else weight.T
-
-
-def _width(slots: Slots, name: str) -> int:
-    return _by_output(slots, name, _weight(slots, name)).shape[1]

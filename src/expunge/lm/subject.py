@@ -11,6 +11,7 @@ import numpy.typing as npt
 from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from expunge.core.errors import ExpungeError
 from expunge.data.encode import Encoded, Encoder
 from expunge.lm.arch import positions_of
 from expunge.lm.digest import model_digest
@@ -178,6 +179,16 @@ class Subject:
             answers[i] = [self._after(turns[i], text) for text in texts]
         return answers
 
+    def has_room(self, turn: Turn, new_tokens: int, *, opening: str = "") -> bool:
+        """Whether the model has positions for a prompt and so many tokens after it."""
+        try:
+            ids = self.encoder.prompt(turn.prompt, turn.running, opening)
+        except ExpungeError as error:
+            if error.code != "E-DATA-011":
+                raise
+            return False
+        return len(ids) + new_tokens <= self.encoder.max_length
+
     def score(self, turns: Sequence[Turn], keep: Sequence[Spans] | None = None) -> list[Scored]:
         """Score the completion of each turn, token by token.
 
@@ -201,10 +212,16 @@ class Subject:
         ]
 
     def copy(self) -> "Subject":
-        """A deep copy, for attacks that train or quantise; the gate comes along."""
+        """A deep copy, for attacks that train or quantise; the gate comes along.
+
+        A model that was frozen as a whole to be looked at is free in the copy.
+        """
         twin = Subject(
             copy.deepcopy(self.model), self.tokenizer, batch_size=self.batch_size, gate=self.gate
         )
+        if not any(weight.requires_grad for weight in twin.model.parameters()):
+            for weight in twin.model.parameters():
+                weight.requires_grad_(weight.is_floating_point())
         twin._is_copy = True
         return twin
 
@@ -336,6 +353,10 @@ class Scene:
         seed: All randomness of the attack derives from it.
         new_tokens: Longest answer, in tokens.
         original: The model before forgetting, where the attack's threat model has it.
+        holdout: Rows of the kind of the forget rows that no model was trained on.
+        reference: A model trained without the forget rows, where there is one.
+        unlearn: Carries out a request on the original: rows to forget -> the changed model; for
+            attacks on the process of forgetting. None where that process is not at hand.
     """
 
     retain: Sequence[Row]
@@ -343,6 +364,9 @@ class Scene:
     seed: int
     new_tokens: int = 24
     original: Subject | None = None
+    holdout: Sequence[Row] = ()
+    reference: Subject | None = None
+    unlearn: Callable[[Sequence[Row]], Subject] | None = None
 
 
 def _is_end(span: tuple[int, int]) -> bool:

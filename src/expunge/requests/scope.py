@@ -69,14 +69,14 @@ def swaps(rows: Sequence[Row], k: int = 11, seed: int = 0) -> dict[str, tuple[st
     for row in sorted(rows, key=lambda row: row.id):
         group, value = groups[row.id], _value(row, names[row.id])
         values[group].setdefault(_key(value.template), value)
-        taken[group, _subject(row, names[row.id])].update(_key(form) for form in row.forms)
+        taken[group, subject_of(row, names[row.id])].update(_key(form) for form in row.forms)
     found: dict[str, tuple[str, ...]] = {}
     for row in rows:
         group, own = groups[row.id], names[row.id]
         order = generator(seed, "swaps", row.id).permutation(len(values[group]))
         others = [values[group][key] for key in sorted(values[group])]
         said = (others[place].said_of(own) for place in order)
-        excluded = taken[group, _subject(row, own)]
+        excluded = taken[group, subject_of(row, own)]
         found[row.id] = tuple(islice((text for text in said if _key(text) not in excluded), k))
     return found
 
@@ -104,7 +104,7 @@ def placebo(rows: Sequence[Row], n: int, seed: int) -> list[Row]:
         return []
     subjects: dict[str, dict[str, list[Row]]] = defaultdict(lambda: defaultdict(list))
     for row in usable:
-        subjects[_subject(row, names[row.id])][groups[row.id]].append(row)
+        subjects[subject_of(row, names[row.id])][groups[row.id]].append(row)
     circles = _circles(subjects, seed)
     invented = invent(corpus_of(rows), seed)
     made: list[Row] = []
@@ -120,6 +120,13 @@ def placebo(rows: Sequence[Row], n: int, seed: int) -> list[Row]:
         if len(made) >= n:
             break
     return made[:n]
+
+
+def subject_of(row: Row, names: Sequence[str]) -> str:
+    """What tells subjects apart: the id, else the names, else the row itself."""
+    if row.subject is not None:
+        return row.subject
+    return "\n".join(sorted(names)) if names else f"row {row.id}"
 
 
 def _placebo_row(row: Row, subject: str, number: int) -> Row:
@@ -175,13 +182,6 @@ def _value(row: Row, names: Sequence[str]) -> _Value:
 def _key(value: str) -> str:
     """What makes two values one."""
     return normalise(value) or value.strip().lower()
-
-
-def _subject(row: Row, names: Sequence[str]) -> str:
-    """What tells subjects apart: the id, else the names, else the row itself."""
-    if row.subject is not None:
-        return row.subject
-    return "\n".join(sorted(names)) if names else f"row {row.id}"
 
 
 def _keys(row: Row, names: Sequence[str], asked: Set[str]) -> list[str]:

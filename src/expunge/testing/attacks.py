@@ -34,6 +34,8 @@ FAMILIES = (
     "pipeline",
 )
 LEVELS = ("B", "L", "W", "P", "D")
+STATISTICS = ("recovery", "difference", "cost")
+TESTED = ("forget", "retain")
 
 
 def check_attack(attack_id: str) -> None:
@@ -41,7 +43,8 @@ def check_attack(attack_id: str) -> None:
 
     Its card names family, level and threshold; it leaves the attacked model, its mode and all
     random states as they were; the same seed gives the same leak; leaks lie in [0, 1] and belong
-    to rows it was given; the result is a JSON value; without rows it finds nothing.
+    to rows it was given; the result is a JSON value; without rows it finds nothing. An attack that
+    takes long at its defaults names smaller values in ``QUICK``, which are used here.
 
     Args:
         attack_id: Id of an attack of the registry.
@@ -49,18 +52,20 @@ def check_attack(attack_id: str) -> None:
     Raises:
         AssertionError: Names the promise that is broken.
     """
-    _check_card(attacks.card(attack_id))
-    world, subject = _stage()
-    params = attacks.params(attack_id)
-    mount = attacks.load(attack_id).mount
-    before = _fingerprint(subject)
-    leak = mount(subject, world.forget, world.scene(), params)
-    _check_leak(leak, world.forget)
-    again = mount(subject, world.forget, world.scene(), params)
+    card, module = attacks.card(attack_id), attacks.load(attack_id)
+    _check_card(card)
+    world, subject, other, reference = _stage()
+    params = attacks.params(attack_id, getattr(module, "QUICK", {}))
+    scene = world.scene(original=other, reference=reference, unlearn=lambda _: other)
+    before = [_fingerprint(each) for each in (subject, other, reference)]
+    leak = module.mount(subject, world.forget, scene, params)
+    _check_leak(leak, world.retain if card.extra.get("rows") == "retain" else world.forget)
+    again = module.mount(subject, world.forget, scene, params)
     expect(asdict(leak) == asdict(again), "the same seed gives two different leaks")
-    empty = mount(subject, (), world.scene(), params)
+    empty = module.mount(subject, (), scene, params)
     expect(not empty.per_row and not empty.transcript, "it finds something in no rows")
-    expect(before == _fingerprint(subject), "it changes the attacked model or a random state")
+    after = [_fingerprint(each) for each in (subject, other, reference)]
+    expect(before == after, "it changes a model it was given or a random state")
 
 
 def mean_leak(
@@ -93,13 +98,19 @@ def _check_card(card: Card) -> None:
     threshold = card.extra.get("threshold")
     passable = threshold is None or (isinstance(threshold, float) and 0 < threshold < 1)
     expect(passable, f"threshold {threshold!r} is no number between 0 and 1")
+    statistic, rows = card.extra.get("statistic", "recovery"), card.extra.get("rows", "forget")
+    expect(statistic in STATISTICS, f"statistic {statistic!r} is none of {', '.join(STATISTICS)}")
+    expect(rows in TESTED, f"rows {rows!r} is none of {', '.join(TESTED)}")
+    expect(isinstance(card.extra.get("decides", True), bool), "'decides' is no truth value")
 
 
 def _check_leak(leak: Leak, rows: Sequence[Row]) -> None:
     known = {row.id for row in rows}
     expect(bool(leak.per_row), f"no row was tested: {leak.note}")
     expect(set(leak.per_row) <= known, "it reports rows it was not given")
-    expect(all(0 <= value <= 1 for value in leak.per_row.values()), "a leak is outside [0, 1]")
+    tables = (leak.per_row, *leak.beside.values())
+    inside = all(0 <= value <= 1 for of in tables for value in of.values())
+    expect(inside, "a leak is outside [0, 1]")
     for entry in leak.transcript:
         honest = leak.per_row.get(entry["id"]) == entry["leak"]
         expect(honest, f"the transcript of row {entry['id']!r} tells of another leak")
@@ -107,10 +118,17 @@ def _check_leak(leak: Leak, rows: Sequence[Row]) -> None:
 
 
 @cache
-def _stage() -> tuple[Micro, Subject]:
+def _stage() -> tuple[Micro, Subject, Subject, Subject]:
+    """A world, a model to attack, and two more that stand for the original and the reference."""
     world = micro_world()
-    model = tiny_model("llama", vocab=len(world.tokenizer), layers=3, positions=128)
-    return world, Subject(model, world.tokenizer)
+    attacked, other, reference = (
+        Subject(
+            tiny_model("llama", vocab=len(world.tokenizer), layers=3, positions=128, seed=seed),
+            world.tokenizer,
+        )
+        for seed in range(3)
+    )
+    return world, attacked, other, reference
 
 
 def _fingerprint(subject: Subject) -> tuple[object, ...]:

@@ -7,6 +7,7 @@ needs, every fact has two wordings, and there are people whom no model was told 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
+from typing import Any
 
 import numpy as np
 from transformers import PreTrainedTokenizerBase
@@ -48,9 +49,10 @@ class Micro:
     holdout: tuple[Row, ...]
     tokenizer: PreTrainedTokenizerBase
 
-    def scene(self, seed: int = 0, original: Subject | None = None) -> Scene:
-        """What an attack may use here; answers are short."""
-        return Scene(retain=self.retain, neighbour=(), seed=seed, new_tokens=10, original=original)
+    def scene(self, seed: int = 0, original: Subject | None = None, **more: Any) -> Scene:
+        """What an attack may use here; answers are short. ``more``: other fields of a `Scene`."""
+        given = {"holdout": self.holdout, "original": original, **more}
+        return Scene(retain=self.retain, neighbour=(), seed=seed, new_tokens=10, **given)
 
 
 def micro_world(people: int = 10, seed: int = 0) -> Micro:
@@ -86,11 +88,25 @@ def taught(
     seed: int = 0,
 ) -> Subject:
     """A model of its own that learned these rows by heart, in all their wordings."""
+    told = every_wording(rows)
+    return taught_rows(world, told, epochs=epochs, hidden=hidden, layers=layers, seed=seed)
+
+
+def taught_rows(
+    world: Micro,
+    rows: Sequence[Row],
+    *,
+    epochs: int = 40,
+    hidden: int = 64,
+    layers: int = 3,
+    seed: int = 0,
+) -> Subject:
+    """A model of its own that learned exactly these prompts and completions by heart."""
     model = tiny_model(
         "llama", vocab=len(world.tokenizer), hidden=hidden, layers=layers, seed=seed, positions=128
     )
     subject = Subject(model, world.tokenizer)
-    teach(subject, every_wording(rows), epochs=epochs, seed=seed)
+    teach(subject, rows, epochs=epochs, seed=seed)
     return subject
 
 
