@@ -1,7 +1,7 @@
 """The public calls: forget, audit, guard, load; on objects in memory or on folders."""
 
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,6 +12,7 @@ from expunge.core.errors import ExpungeError, raise_all
 from expunge.core.paths import locked
 from expunge.core.registry import guards
 from expunge.data.jsonl import read_rows
+from expunge.engine.again import carry_out, is_repeatable
 from expunge.engine.change import FORMAT, MANIFEST, Change, load_change
 from expunge.engine.check import Report, occupied, read_roles
 from expunge.engine.run import forget as forget_folder
@@ -112,6 +113,7 @@ def audit(
         **options: ``profile only skip seed require min_utility cache`` of `expunge.audit.run`.
     """
     from expunge.audit.run import audit as run
+    from expunge.lm.samples import check_same_tokens
 
     if isinstance(model, Change):
         original = original or model.manifest["parent"]["path"]
@@ -119,15 +121,19 @@ def audit(
     elif isinstance(model, str | Path) and original is None:
         original = _original_of(Path(model))
     models = {"model": model, "original": original, "reference": reference}
+    subjects = {name: _subject(one, tokenizer) for name, one in models.items() if one is not None}
+    check_same_tokens(*subjects.values())
+    kept = _rows(retain, "retain")
     return run(
-        _subject(model, tokenizer),
+        subjects["model"],
         forget=_rows(forget, "forget"),
-        retain=_rows(retain, "retain"),
+        retain=kept,
         neighbour=_rows(neighbour, "neighbour"),
         holdout=_rows(holdout, "holdout"),
-        original=None if original is None else _subject(original, tokenizer),
-        reference=None if reference is None else _subject(reference, tokenizer),
+        original=subjects.get("original"),
+        reference=subjects.get("reference"),
         paths={name: one for name, one in models.items() if isinstance(one, str | Path)},
+        unlearn=_process(model, kept),
         **options,
     )
 
@@ -281,6 +287,20 @@ def _gate(folder: Path, runtime: Mapping[str, Any]) -> Any:
             "Somebody changed it: write the guard again.",
         )
     return guards.load(str(runtime["guard"])).gate(state)
+
+
+def _process(model: Any, retain: Sequence[Row]) -> "Callable[[Sequence[Row]], Subject] | None":
+    """Carries out a request as the change in a folder was made; None for anything else."""
+    manifest = inspect_folder(model).manifest if isinstance(model, str | Path) else None
+    if manifest is None or not is_repeatable(manifest):
+        return None
+
+    def unlearn(rows: Sequence[Row]) -> Subject:
+        with tempfile.TemporaryDirectory(prefix="expunge-") as place:
+            carry_out(manifest, rows, retain, Path(place) / "change")
+            return load(Path(place) / "change")
+
+    return unlearn
 
 
 def _rows(source: Rows | None, role: str) -> list[Row]:

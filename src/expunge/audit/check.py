@@ -9,7 +9,8 @@ from expunge.core.errors import ExpungeError
 from expunge.core.results import Verdict
 from expunge.engine.check import Report, Rows, encode_roles, read_roles
 from expunge.engine.room import too_large
-from expunge.lm.folder import inspect_folder
+from expunge.lm.folder import Folder, inspect_folder
+from expunge.lm.vocabulary import other_tokens
 
 SMALLER = "Leave out the attacks that copy the model (--skip), or use a larger machine."
 AUDIT_FILES = frozenset({"audit.json", "report.html", "summary.json", "cache", ".lock"})
@@ -60,7 +61,8 @@ def check_audit(
     folder = inspect_folder(model, messages=has_messages)
     report.problems += folder.problems
     for other in (original, reference):
-        report.problems += inspect_folder(other).problems if other is not None else ()
+        if other is not None:
+            report.problems += _unfit(folder, inspect_folder(other))
     report.problems += _wrong_options(require, min_utility, out)
     report.problems += plan_problems(profile, only or None, skip or ())
     if report.problems:
@@ -82,6 +84,14 @@ def check_audit(
             "seed": seed,
         }
     return report
+
+
+def _unfit(folder: Folder, other: Folder) -> Iterable[ExpungeError]:
+    """What is wrong with a model to compare with, or why it cannot be compared."""
+    if folder.problems or other.problems:
+        return other.problems
+    different = other_tokens(folder, other)
+    return () if different is None else (different,)
 
 
 def _wrong_options(

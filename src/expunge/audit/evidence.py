@@ -1,8 +1,9 @@
 """From findings to the record: statistics, outcomes, verdict, and what the audit cannot say."""
 
-from collections.abc import Mapping, Sequence
+import json
+from collections.abc import Callable, Mapping, Sequence
 from copy import copy
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
@@ -10,11 +11,12 @@ from platform import python_version
 from typing import Any
 
 from expunge.audit.controls import Control
-from expunge.audit.limits import limits, not_run
+from expunge.audit.judging import Said, judged
+from expunge.audit.limits import limits, not_run, smallest_detectable
 from expunge.audit.measures import Values
-from expunge.audit.mounting import table
-from expunge.audit.outcomes import Erasure, Judged, erasure, judge
-from expunge.audit.plan import Plan, family_of, threshold_of
+from expunge.audit.mounting import rows_digest
+from expunge.audit.outcomes import Erasure, erasure
+from expunge.audit.plan import Plan, decides, family_of, statistic_of
 from expunge.audit.record import (
     FORMAT,
     Mounted,
@@ -23,14 +25,16 @@ from expunge.audit.record import (
     release_record,
     utility_record,
 )
-from expunge.audit.statistics import Leaks, Recovery, recover, resamples, unit_of
+from expunge.audit.statistics import Recovery
 from expunge.audit.utility import Utility
 from expunge.audit.verdict import Decision, Equivalence, Evidence, Gate, decide
-from expunge.core.results import Leak, Verdict
+from expunge.core.registry import attacks
+from expunge.core.results import Verdict
 from expunge.lm.subject import Subject
 from expunge.requests.rows import Row
 
 PACKAGES = ("expunge", "torch", "transformers", "numpy", "scipy")
+MEMBERSHIP = "mia"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,6 +57,8 @@ class Setting:
         require: Class that a release needs.
         min_utility: Utility that a release needs.
         paths: Where the models came from.
+        given: Role -> its rows as they were given.
+        unlearn: Carries out a request by the process that made the model, where it is at hand.
     """
 
     model: Subject
@@ -70,6 +76,8 @@ class Setting:
     require: Verdict | None
     min_utility: float | None
     paths: Mapping[str, str | Path]
+    given: Mapping[str, Sequence[Row]]
+    unlearn: Callable[[Sequence[Row]], Subject] | None
 
     @cached_property
     def bare(self) -> Subject:
@@ -122,9 +130,10 @@ class Findings:
 
 def assemble(setting: Setting, found: Findings, seconds: float) -> dict[str, Any]:
     """The value of ``audit.json``."""
-    unit, recoveries, judged = _judged(setting, found)
-    decision = decide(_evidence(setting, found, recoveries, judged))
-    score = _erasure(found, recoveries)
+    attacked = found.known or setting.forget
+    said = judged(found.mounted, attacked, found.control, setting.holdout, setting.seed)
+    decision = decide(_evidence(setting, found, said))
+    score = _erasure(found, said.recoveries)
     return {
         "format": FORMAT,
         "verdict": str(decision.verdict),
@@ -138,12 +147,14 @@ def assemble(setting: Setting, found: Findings, seconds: float) -> dict[str, Any
             "rows": len(setting.forget),
             "subjects": len({row.subject for row in setting.forget if row.subject}),
             "known": len(found.known),
-            "unit": unit,
+            "unit": said.unit,
             "entities": {row.id: row.subject for row in setting.forget},
         },
+        "data": _data(setting),
+        "plan": _plan(setting.plan),
         "control": _control(found.control),
         "attacks": {
-            one.name: attack_record(one, recoveries[one.name], judged[one.name])
+            one.name: attack_record(one, said.recoveries[one.name], said.judged[one.name])
             for one in found.mounted
         },
         "families": {family: str(outcome) for family, outcome in decision.families.items()},
@@ -153,15 +164,37 @@ def assemble(setting: Setting, found: Findings, seconds: float) -> dict[str, Any
         "interval": score.interval and list(score.interval),
         "breadth": score.breadth,
         "examples": [dict(example) for example in found.examples],
-        **_told(setting, found, decision, recoveries),
+        **_told(setting, found, decision, said),
         "release": release_record(
             decision.verdict, found.utility, setting.require, setting.min_utility
         ),
     }
 
 
+def _data(setting: Setting) -> dict[str, dict[str, Any]]:
+    """Commitments to the rows as they were given: how many, and one hash for all of a role."""
+    return {
+        role: {"rows": len(rows), "digest": rows_digest(rows)}
+        for role, rows in setting.given.items()
+        if rows
+    }
+
+
+def _plan(plan: Plan) -> list[dict[str, Any]]:
+    """What was to be run, every default written out."""
+    return [
+        {
+            "id": entry.id,
+            "version": attacks.card(entry.id).version,
+            "params": json.loads(json.dumps(asdict(attacks.params(entry.id, entry.params)))),
+            "runs": entry.runs,
+        }
+        for entry in plan.entries
+    ]
+
+
 def _told(
-    setting: Setting, found: Findings, decision: Decision, recoveries: Mapping[str, Recovery]
+    setting: Setting, found: Findings, decision: Decision, said: Said
 ) -> dict[str, list[str]]:
     """What the audit does not say."""
     return {
@@ -176,8 +209,9 @@ def _told(
             utility=found.utility,
             has_runtime=setting.model.gate is not None,
             decision=decision,
+            smallest=smallest_detectable(said.judged.values()),
         ),
-        "not_run": not_run(setting.plan, bool(recoveries)),
+        "not_run": not_run(setting.plan, bool(said.recoveries)),
         "open_families": list(decision.open_families),
     }
 
@@ -199,67 +233,17 @@ def _control(control: Control | None) -> dict[str, Any] | None:
     return {"kind": control.kind, "rows": len(control.rows), "invented": control.invented}
 
 
-def _judged(
-    setting: Setting, found: Findings
-) -> tuple[str, dict[str, Recovery], dict[str, Judged]]:
-    """The unit of resampling, and recovery and outcome of every attack."""
-    unit, units = unit_of(found.known or setting.forget)
-    if found.control is None:
-        return unit, {}, {}
-    draws = resamples(units, found.control.units, setting.seed)
-    recoveries, invalid = {}, {}
-    for one in found.mounted:
-        runs, why = _valid_runs(one)
-        if why:
-            invalid[one.name] = why
-        leaks = Leaks(
-            original=table([one.original[run] for run in runs], found.known),
-            model=table([one.model[run] for run in runs], found.known),
-            control=table([one.control[run] for run in runs], found.control.rows),
-        )
-        recoveries[one.name] = recover(leaks, draws, _gate(one))
-    return unit, recoveries, judge(recoveries, invalid)
-
-
-def _valid_runs(one: Mounted) -> tuple[list[int], str]:
-    """Runs that count, and why none does; then all are kept for the record."""
-    everyone = list(range(len(one.model)))
-    asked = {"original": one.original, "model": one.model, "control": one.control}
-    broken = {
-        run: f"{leaks[run].invalid} ({who})"
-        for who, leaks in asked.items()
-        for run in everyone
-        if leaks[run].invalid
-    }
-    if len({leak.threshold for leaks in asked.values() for leak in leaks}) > 1:
-        return everyone, "original, model and control were not tested in the same form"
-    valid = [run for run in everyone if run not in broken]
-    return (valid, "") if valid else (everyone, next(iter(broken.values())))
-
-
-def _gate(one: Mounted) -> float:
-    """The threshold of the form in which the attack ran."""
-    runs: Sequence[Leak] = (*one.original, *one.model, *one.control)
-    replaced = [leak.threshold for leak in runs if leak.threshold is not None]
-    return max(replaced, default=threshold_of(one.entry.id))
-
-
-def _evidence(
-    setting: Setting,
-    found: Findings,
-    recoveries: Mapping[str, Recovery],
-    judged: Mapping[str, Judged],
-) -> Evidence:
-    quality = (found.metrics.get("forget-quality") or {}).get("model")
+def _evidence(setting: Setting, found: Findings, said: Said) -> Evidence:
     return Evidence(
         gates=tuple(
             Gate(
                 name=one.name,
                 attack=one.entry.id,
                 family=family_of(one.entry.id),
-                outcome=judged[one.name].outcome,
-                told=_numbers(recoveries[one.name]),
+                outcome=said.judged[one.name].outcome,
+                told=_numbers(one.entry.id, said.recoveries[one.name]),
                 with_runtime=one.with_runtime,
+                decides=decides(one.entry.id),
             )
             for one in found.mounted
         ),
@@ -267,23 +251,48 @@ def _evidence(
         gibberish=found.utility.gibberish if found.utility else (0.0, 0.0),
         problems=found.problems,
         has_runtime=setting.model.gate is not None,
-        equivalence=Equivalence(
-            rows=len(found.known) if setting.reference else 0,
-            ks_p=quality.mean if quality else None,
-            ks_d_upper=quality.parts.get("d_upper") if quality else None,
-        ),
+        equivalence=_equivalence(setting, found, said),
     )
 
 
-def _numbers(recovery: Recovery) -> str:
+def _equivalence(setting: Setting, found: Findings, said: Said) -> Equivalence:
+    """Model and reference side by side, as far as it was measured."""
+    if setting.reference is None:
+        return Equivalence()
+    quality, fade = (
+        (found.metrics.get(id) or {}).get("model") for id in ("forget-quality", "fade")
+    )
+    membership = said.recoveries.get(MEMBERSHIP)
+    return Equivalence(
+        rows=len(found.known),
+        ks_p=quality.mean if quality else None,
+        ks_d_upper=quality.intervals["d"][1] if quality and "d" in quality.intervals else None,
+        auc_gap_upper=membership.upper if membership else None,
+        fade_ratio=fade.parts.get("ratio") if fade else None,
+    )
+
+
+def _numbers(attack: str, recovery: Recovery) -> str:
     if recovery.value is None or recovery.interval is None:
         return ""
     low, high = recovery.interval
-    return f"recovery {recovery.value:.2f} [{low:.2f}, {high:.2f}], gate {recovery.threshold:.2f}"
+    numbers = f"{recovery.value:.2f} [{low:.2f}, {high:.2f}], gate {recovery.threshold:.2f}"
+    kind = statistic_of(attack)
+    if kind == "difference":
+        side = "over-forgotten" if recovery.model < recovery.control else "membership"
+        aucs = f"AUC {recovery.model:.2f}, of the control {recovery.control:.2f}"
+        return f"{side}: {aucs}, difference {numbers}"
+    return f"{'recovery' if kind == 'recovery' else 'cost'} {numbers}"
 
 
 def _erasure(found: Findings, recoveries: Mapping[str, Recovery]) -> Erasure:
+    """Only attacks that recover something count: being marked as forgotten is no recovery."""
     if found.utility is None:
         return Erasure(score=None, interval=None, breadth=None)
-    families = {one.name: family_of(one.entry.id) for one in found.mounted}
-    return erasure(recoveries, families, found.utility.value, found.utility.replicates)
+    families = {
+        one.name: family_of(one.entry.id)
+        for one in found.mounted
+        if decides(one.entry.id) and statistic_of(one.entry.id) == "recovery"
+    }
+    counted = {name: recovery for name, recovery in recoveries.items() if name in families}
+    return erasure(counted, families, found.utility.value, found.utility.replicates)

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from expunge.audit.mounting import mean_per_row
+from expunge.audit.plan import statistic_of
 from expunge.audit.record import Mounted
 from expunge.lm.elicit import ask_plainly
 from expunge.lm.subject import Subject
@@ -29,6 +30,8 @@ def worst_leaks(
     """
     worst = {row.id: (0.0, "") for row in rows}
     for one in mounted:
+        if statistic_of(one.entry.id) != "recovery":
+            continue
         for id, leak in mean_per_row(one.model).items():
             if leak > worst[id][0]:
                 worst[id] = (leak, one.name)

@@ -1,6 +1,9 @@
 """What an audit does not show, in sentences."""
 
+from collections.abc import Iterable
+
 from expunge.audit.controls import Control
+from expunge.audit.outcomes import Judged
 from expunge.audit.plan import Plan, families_not_run
 from expunge.audit.utility import Utility
 from expunge.audit.verdict import Decision
@@ -22,6 +25,7 @@ def limits(
     utility: Utility | None,
     has_runtime: bool,
     decision: Decision,
+    smallest: float | None = None,
 ) -> list[str]:
     """The sentences that bound what this audit supports.
 
@@ -36,6 +40,7 @@ def limits(
         utility: Utility of the audited model.
         has_runtime: Whether the model has a run-time part.
         decision: The verdict.
+        smallest: The smallest recovery that an attack on these rows could have shown.
     """
     said = ["That no attack tried here recovers the content does not show that none could."]
     if not has_original:
@@ -48,7 +53,10 @@ def limits(
             f"The original answers {known} of {rows} forget rows; the other rows were not attacked."
         )
     if known < ENOUGH_ROWS:
-        said.append(f"With fewer than {ENOUGH_ROWS} known rows most gates cannot decide.")
+        bound = (
+            "" if smallest is None else f" The smallest recovery they can show is {smallest:.2f}."
+        )
+        said.append(f"With fewer than {ENOUGH_ROWS} known rows most gates cannot decide.{bound}")
     said += _of_answers(rows, told, left_out) + _of_control(control, known)
     if retain_origin != "given":
         said.append("No retain rows were given: utility was measured on bundled text.")
@@ -67,6 +75,11 @@ def limits(
         families = ", ".join(decision.open_families)
         said.append(f"Nothing is said about whoever holds the weights: open are {families}.")
     return said
+
+
+def smallest_detectable(judged: Iterable[Judged]) -> float | None:
+    """The smallest recovery with which one of the attacks would have failed."""
+    return min((one.would_fail_at for one in judged if one.would_fail_at is not None), default=None)
 
 
 def _of_answers(rows: int, told: int, left_out: int) -> list[str]:

@@ -24,7 +24,9 @@ from expunge.core.rng import derive
 from expunge.lm.subject import Scene, Subject
 from expunge.requests.rows import Row
 
-FORMAT = "leak-cache/1"
+FORMAT = "leak-cache/2"
+NUMBERED = ("curve", "layers")
+"""Fields of a leak whose keys are numbers."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -88,9 +90,17 @@ class Mounter:
             "rows": self._digest(rows),
             "retain": self._digest(scene.retain),
             "neighbour": self._digest(scene.neighbour),
+            **self._looked_at(id, scene),
             "new_tokens": scene.new_tokens,
             "seed": str(scene.seed),
         }
+
+    def _looked_at(self, id: str, scene: Scene) -> dict[str, Any]:
+        """What only some attacks look at, by what their cards say they need."""
+        needs = attacks.card(id).needs
+        reference = scene.reference.digest if scene.reference else None
+        found = {"holdout": self._digest(scene.holdout), "reference": reference}
+        return {name: value for name, value in found.items() if name in needs}
 
     def _digest(self, rows: Sequence[Row]) -> str:
         """The hash of ``rows``; the set is kept beside it, so that its identity stays taken."""
@@ -123,8 +133,8 @@ def _read(path: Path, key: Mapping[str, Any]) -> Leak | None:
 
 
 def _write(path: Path, key: Mapping[str, Any], leak: Leak) -> None:
-    curve = {str(step): value for step, value in leak.curve.items()}
-    kept = {**asdict(leak), "curve": curve}
+    numbered = {name: _named(getattr(leak, name)) for name in NUMBERED}
+    kept = {**asdict(leak), **numbered}
     write_json(path, {"format": FORMAT, "key": key, "leak": kept}, indent=None)
 
 
@@ -133,25 +143,43 @@ def _from_json(kept: Mapping[str, Any]) -> Leak:
         **{
             **kept,
             "transcript": tuple(kept["transcript"]),
-            "curve": {int(step): value for step, value in kept["curve"].items()},
+            **{name: {int(at): x for at, x in kept[name].items()} for name in NUMBERED},
         }
     )
 
 
+def _named(table: Mapping[int, float]) -> dict[str, float]:
+    """Numbers as keys, as JSON has them."""
+    return {str(at): value for at, value in table.items()}
+
+
 def table(runs: Sequence[Leak], rows: Sequence[Row]) -> FloatArray:
     """Leaks [runs, rows] of repeated runs, NaN where a run did not test a row."""
+    return values_table([leak.per_row for leak in runs], rows)
+
+
+def values_table(runs: Sequence[Mapping[str, float]], rows: Sequence[Row]) -> FloatArray:
+    """Values [runs, rows] by row id, NaN where there is none."""
     nothing = float("nan")
-    return np.array(
-        [[leak.per_row.get(row.id, nothing) for row in rows] for leak in runs], dtype=np.float64
-    )
+    found = [[values.get(row.id, nothing) for row in rows] for values in runs]
+    return np.array(found, dtype=np.float64).reshape(len(runs), len(rows))
 
 
 def mean_per_row(runs: Sequence[Leak]) -> dict[str, float]:
     """Row id -> mean leak over the runs that tested it."""
-    ids = dict.fromkeys(id for leak in runs for id in leak.per_row)
-    return {
-        id: float(np.mean([leak.per_row[id] for leak in runs if id in leak.per_row])) for id in ids
-    }
+    return mean_of([leak.per_row for leak in runs])
+
+
+def mean_beside(runs: Sequence[Leak]) -> dict[str, dict[str, float]]:
+    """Name -> row id -> what stands beside the leaks, mean over runs."""
+    names = dict.fromkeys(name for leak in runs for name in leak.beside)
+    return {name: mean_of([leak.beside.get(name, {}) for leak in runs]) for name in names}
+
+
+def mean_of(tables: Sequence[Mapping[Any, float]]) -> dict[Any, float]:
+    """Key -> mean over the tables that have it."""
+    keys = dict.fromkeys(key for each in tables for key in each)
+    return {key: float(np.mean([each[key] for each in tables if key in each])) for key in keys}
 
 
 def mean_parts(runs: Sequence[Leak]) -> dict[str, float]:

@@ -7,12 +7,13 @@ not pass; *pass* when the upper bound lies at or below the gate; *inconclusive* 
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from expunge.audit.deciding import decision_points, rows_to_decide
-from expunge.audit.statistics import GAP, UNDEFINED, FloatArray, Recovery, holm
+from expunge.audit.differences import ENOUGH_ROWS
+from expunge.audit.statistics import GAP, LEVEL, UNDEFINED, FloatArray, Recovery, holm
 from expunge.core.results import Outcome
 
 NEVER_DECIDED = ("compression", "perturbation")
@@ -38,31 +39,68 @@ class Judged:
     rows_to_decide: int | None = None
 
 
-def judge(
-    recoveries: Mapping[str, Recovery], invalid: Mapping[str, str] | None = None
-) -> dict[str, Judged]:
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Rules:
+    """By which rules the attacks of an audit are judged.
+
+    Attributes:
+        invalid: Attack -> the rule it broke, for attacks whose result does not count.
+        differences: Attacks whose gate looks at a difference of membership.
+        costs: Attacks whose gate looks at a cost.
+        reported: Attacks that decide nothing; each is tested as if it were alone.
+    """
+
+    invalid: Mapping[str, str] = field(default_factory=dict)
+    differences: frozenset[str] = frozenset()
+    costs: frozenset[str] = frozenset()
+    reported: frozenset[str] = frozenset()
+
+
+def judge(recoveries: Mapping[str, Recovery], rules: Rules | None = None) -> dict[str, Judged]:
     """The outcome of every attack of one audit.
 
     Args:
-        recoveries: Attack -> its excess recovery.
-        invalid: Attack -> the rule it broke, for attacks whose result does not count.
+        recoveries: Attack -> its excess recovery, or the difference its gate looks at.
+        rules: What holds for some of them.
 
     Returns:
         Attack -> what it says, in the order given.
     """
-    broken = invalid or {}
+    rules = rules or Rules()
     p_values = {
         name: recovery.p
         for name, recovery in recoveries.items()
-        if recovery.p is not None and name not in broken and recovery.dropped <= UNDEFINED
+        if recovery.p is not None and name not in rules.invalid and recovery.dropped <= UNDEFINED
     }
-    fails = holm(p_values)
-    return {
-        name: Judged(outcome=Outcome.INCONCLUSIVE, note=broken[name])
-        if name in broken
-        else _judge_one(recovery, fails.get(name, False), len(p_values))
-        for name, recovery in recoveries.items()
-    }
+    alone = {name: p for name, p in p_values.items() if name in rules.reported}
+    together = {name: p for name, p in p_values.items() if name not in rules.reported}
+    fails = holm(together) | {name: p <= LEVEL for name, p in alone.items()}
+
+    def outcome(name: str, recovery: Recovery) -> Judged:
+        if name in rules.invalid:
+            return Judged(outcome=Outcome.INCONCLUSIVE, note=rules.invalid[name])
+        if name in rules.differences | rules.costs:
+            membership = name in rules.differences
+            return _judge_difference(recovery, fails.get(name, False), membership=membership)
+        tests = 1 if name in rules.reported else len(together)
+        return _judge_one(recovery, fails.get(name, False), tests)
+
+    return {name: outcome(name, recovery) for name, recovery in recoveries.items()}
+
+
+def _judge_difference(recovery: Recovery, fails: bool, *, membership: bool) -> Judged:
+    """Order: uninformative (no row, no gap), fail, too few rows to pass, pass, inconclusive."""
+    if recovery.value is None or recovery.upper is None:
+        return Judged(outcome=Outcome.UNINFORMATIVE, note="no row could be tested")
+    if membership and abs(recovery.gap) < GAP and not fails:
+        return Judged(outcome=Outcome.UNINFORMATIVE, note=_no_gap(recovery))
+    if fails:
+        return Judged(outcome=Outcome.FAIL)
+    if membership and recovery.n < ENOUGH_ROWS:
+        few = f"{recovery.n} rows a side: it could fail, and passes from {ENOUGH_ROWS} on"
+        return Judged(outcome=Outcome.UNINFORMATIVE, note=few, rows_to_decide=ENOUGH_ROWS)
+    passes = recovery.upper <= recovery.threshold
+    return Judged(outcome=Outcome.PASS if passes else Outcome.INCONCLUSIVE)
 
 
 def _judge_one(recovery: Recovery, fails: bool, tests: int) -> Judged:

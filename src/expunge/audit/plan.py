@@ -31,29 +31,77 @@ class Entry:
     runs: int = 1
 
 
-_READ_ONLY = (
+_CORE = (
     Entry(id="direct"),
     Entry(id="prob"),
     Entry(id="prefix"),
+    Entry(id="role"),
+    Entry(id="mask"),
+    Entry(id="manyshot"),
     Entry(id="lens"),
     Entry(id="lens-exit"),
     Entry(id="quant8"),
     Entry(id="quant4"),
 )
+"""What decided most models of known state, at the least cost."""
+
+_FAST = (
+    *_CORE,
+    Entry(id="sample", params={"budget": 4}),
+    Entry(id="relearn-ood"),
+    Entry(id="relearn-in"),
+)
+
+_DEFAULT = (
+    *_CORE,
+    Entry(id="affirm"),
+    Entry(id="reverse"),
+    Entry(id="alias"),
+    Entry(id="lang"),
+    Entry(id="cot"),
+    Entry(id="mirage"),
+    Entry(id="unpact"),
+    Entry(id="sample", params={"budget": 16}, runs=3),
+    Entry(id="mia"),
+    Entry(id="actpert"),
+    Entry(id="anonact"),
+    Entry(id="patch"),
+    Entry(id="cka"),
+    Entry(id="relearn-ood", runs=3),
+    Entry(id="relearn-in", runs=3),
+)
+
+_PRIVACY = (Entry(id="pii-extract"), Entry(id="pii-infer"), Entry(id="pii-reconstruct"))
+
+_MORE = (
+    Entry(id="background"),
+    Entry(id="choice"),
+    Entry(id="incontext"),
+    Entry(id="typo"),
+    Entry(id="chain"),
+    Entry(id="trace"),
+    Entry(id="rephrase", runs=3),
+    Entry(id="ununlearn"),
+    Entry(id="lens-topk"),
+    Entry(id="delta"),
+    Entry(id="sae"),
+    Entry(id="gptq"),
+    Entry(id="awq"),
+    Entry(id="nf4"),
+    Entry(id="relearn-near", runs=3),
+    Entry(id="latentpert"),
+    Entry(id="softprompt"),
+    Entry(id="embed"),
+    Entry(id="gcg"),
+    Entry(id="egcg"),
+    Entry(id="sa"),
+)
 
 PROFILES: Mapping[str, tuple[Entry, ...]] = {
-    "fast": (
-        *_READ_ONLY,
-        Entry(id="sample", params={"budget": 4}),
-        Entry(id="relearn-ood"),
-        Entry(id="relearn-in"),
-    ),
-    "default": (
-        *_READ_ONLY,
-        Entry(id="sample", params={"budget": 16}, runs=3),
-        Entry(id="relearn-ood", runs=3),
-        Entry(id="relearn-in", runs=3),
-    ),
+    "fast": _FAST,
+    "default": _DEFAULT,
+    "extended": (*_DEFAULT, *_MORE, *_PRIVACY),
+    "privacy": (*_DEFAULT, *_PRIVACY),
 }
 
 METRICS = (
@@ -148,6 +196,16 @@ def level_of(id: str) -> str:
 def threshold_of(id: str) -> float:
     """The gate of an attack, as its card says."""
     return float(attacks.card(id).extra.get("threshold", THRESHOLD))
+
+
+def statistic_of(id: str) -> str:
+    """What the gate of an attack looks at: ``recovery``, ``difference`` or ``cost``."""
+    return str(attacks.card(id).extra.get("statistic", "recovery"))
+
+
+def decides(id: str) -> bool:
+    """Whether an attack may decide a verdict, rather than be reported only."""
+    return bool(attacks.card(id).extra.get("decides", True))
 
 
 def families_not_run(entries: Iterable[Entry]) -> list[str]:

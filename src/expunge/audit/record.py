@@ -7,9 +7,9 @@ from math import isnan
 from pathlib import Path
 from typing import Any
 
-from expunge.audit.mounting import mean_curve, mean_parts, mean_per_row
+from expunge.audit.mounting import mean_beside, mean_curve, mean_of, mean_parts, mean_per_row
 from expunge.audit.outcomes import NEVER_DECIDED, Judged
-from expunge.audit.plan import Entry, family_of, level_of, threshold_of
+from expunge.audit.plan import Entry, decides, family_of, level_of, statistic_of, threshold_of
 from expunge.audit.schema import check_record
 from expunge.audit.statistics import Recovery
 from expunge.audit.utility import Utility
@@ -28,9 +28,9 @@ class Mounted:
     Attributes:
         name: What it is called in the audit.
         entry: The attack.
-        original: From the original.
+        original: From the original; none where the attack is its own control.
         model: From the audited model.
-        control: From the control.
+        control: From the control; none where chance or the attack itself is the control.
         with_runtime: False for a second run, past the run-time part of the model.
     """
 
@@ -41,14 +41,20 @@ class Mounted:
     control: Sequence[Leak]
     with_runtime: bool = True
 
+    def leaks(self) -> dict[str, Sequence[Leak]]:
+        """The leaks by whom they were got from; none from whom was not attacked."""
+        return {"original": self.original, "model": self.model, "control": self.control}
+
 
 def attack_record(mounted: Mounted, recovery: Recovery, judged: Judged) -> dict[str, Any]:
     """One attack as ``audit.json`` holds it."""
-    runs = {"original": mounted.original, "model": mounted.model, "control": mounted.control}
+    runs = mounted.leaks()
     family = family_of(mounted.entry.id)
     return {
         "family": family,
         "level": level_of(mounted.entry.id),
+        "statistic": statistic_of(mounted.entry.id),
+        "decides": decides(mounted.entry.id),
         "with_runtime": mounted.with_runtime,
         "threshold": threshold_of(mounted.entry.id),
         "leak": {who: _number(getattr(recovery, who)) for who in runs},
@@ -66,7 +72,9 @@ def attack_record(mounted: Mounted, recovery: Recovery, judged: Judged) -> dict[
         "note": _note(mounted, family, judged),
         "parts": {who: mean_parts(runs[who]) for who in ("model", "control")},
         "curve": _curve(runs),
+        "layers": _layers(runs),
         "per_row": {who: mean_per_row(leaks) for who, leaks in runs.items()},
+        "beside": {who: mean_beside(leaks) for who, leaks in runs.items()},
     }
 
 
@@ -90,6 +98,13 @@ def _curve(runs: Mapping[str, Sequence[Leak]]) -> dict[str, list[Any]] | None:
     if not steps:
         return None
     return {"steps": steps, **{who: [curve[s] for s in steps] for who, curve in curves.items()}}
+
+
+def _layers(runs: Mapping[str, Sequence[Leak]]) -> dict[str, dict[str, float]] | None:
+    """What was read at each block, of every model that was attacked."""
+    read = {who: mean_of([leak.layers for leak in leaks]) for who, leaks in runs.items()}
+    named = {who: {str(at): of[at] for at in sorted(of)} for who, of in read.items()}
+    return named if named["model"] else None
 
 
 def metric_record(values: Mapping[str, Value | None]) -> dict[str, Any]:

@@ -6,7 +6,7 @@ there is nothing to audit. Only then do the attacks run, each on the original, o
 and on the control.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from time import perf_counter
@@ -18,13 +18,14 @@ from expunge.audit.evidence import Findings, Setting, assemble
 from expunge.audit.examples import worst_leaks
 from expunge.audit.measures import Values, measure
 from expunge.audit.mounting import Mounter
-from expunge.audit.plan import Entry, level_of, plan
+from expunge.audit.plan import Entry, level_of, plan, statistic_of
 from expunge.audit.record import Audit, Mounted
 from expunge.audit.telling import tell
 from expunge.audit.utility import Utility, answers, kept_rows, strata, utility
+from expunge.audit.verdict import EQUIVALENT_ROWS
 from expunge.core.errors import ExpungeError, raise_all
 from expunge.core.events import Progress, progress
-from expunge.core.results import Verdict
+from expunge.core.results import Leak, Verdict
 from expunge.data.retain import choose_retain
 from expunge.lm.subject import Scene, Subject
 from expunge.requests.rows import Row, check_roles
@@ -37,6 +38,8 @@ NO_ORIGINAL = "no original: recovery cannot be told from never having known"
 of one that does not nothing can be said."""
 ANSWER_TOKENS = (24, 96)
 """Shortest and longest answer asked for, in tokens."""
+DISTANCE = "fade"
+"""Distance between what two models say; costly, so measured where equivalence can be shown."""
 PAST_RUNTIME = "-past-runtime"
 """Ending of the name of a second run, past the run-time part of a model."""
 
@@ -58,6 +61,7 @@ def audit(
     min_utility: float | None = None,
     cache: Path | None = None,
     paths: Mapping[str, str | Path] | None = None,
+    unlearn: Callable[[Sequence[Row]], Subject] | None = None,
 ) -> Audit:
     """Audit a model.
 
@@ -69,7 +73,7 @@ def audit(
         holdout: Rows of the kind of the forget rows that nobody trained it on.
         original: The model before forgetting.
         reference: A model trained without the forget rows.
-        profile: ``fast`` or ``default``.
+        profile: ``fast``, ``default``, ``extended`` or ``privacy``.
         only: Ids of attacks to run instead of the profile's.
         skip: Ids of attacks to leave out.
         seed: All randomness derives from it.
@@ -77,6 +81,7 @@ def audit(
         min_utility: Lower bound of utility that a release needs.
         cache: Folder where attack results are kept for the next audit.
         paths: ``model``, ``original``, ``reference`` -> where they came from, for the record.
+        unlearn: Carries out a request by the process that made the model, for attacks on it.
 
     Returns:
         The finished audit.
@@ -106,6 +111,8 @@ def audit(
         require=_required(require),
         min_utility=min_utility,
         paths=paths or {},
+        given=roles,
+        unlearn=unlearn,
     )
     findings = _investigate(setting, cache)
     return Audit(assemble(setting, findings, perf_counter() - started))
@@ -133,6 +140,9 @@ def _investigate(setting: Setting, cache: Path | None) -> Findings:
         seed=setting.seed,
         new_tokens=new_tokens,
         original=original,
+        holdout=setting.holdout,
+        reference=setting.reference,
+        unlearn=setting.unlearn,
     )
     with progress("audit", total=_mounts(setting)) as running:
         work = _Work(setting, original, Mounter(scene=scene, folder=cache), running)
@@ -209,13 +219,13 @@ class _Work:
         if found.utility is None:
             found = replace(found, problems=("the original is of no use on the rows to be kept",))
         mounted = tuple(self._mounted(case, known, control) for case in _cases(setting))
-        values = self._metrics()
+        values = self._metrics(len(known))
         served = {**setting.subjects, "original": self.original, "model": setting.model}
         examples = worst_leaks(known, mounted, served, self.new_tokens)
         self.running.advance(1, text="metrics")
         return replace(found, control=control, mounted=mounted, metrics=values, examples=examples)
 
-    def _metrics(self) -> Values:
+    def _metrics(self, known: int) -> Values:
         setting = self.setting
         roles = {
             "forget": setting.forget,
@@ -224,6 +234,8 @@ class _Work:
             "holdout": setting.holdout,
         }
         chosen = setting.plan.metrics
+        if setting.reference is not None and known >= EQUIVALENT_ROWS:
+            chosen = (*chosen, DISTANCE)
         return measure(chosen, setting.subjects, roles, self.new_tokens, setting.seed)
 
     def _utility(self) -> Utility | None:
@@ -244,15 +256,30 @@ class _Work:
         return leak.per_row
 
     def _mounted(self, case: _Case, known: Sequence[Row], control: Control) -> Mounted:
-        stand_in = self.setting.reference if control.kind == "reference" else case.subject
-        targets = (
-            ("original", self.original, known),
-            ("model", case.subject, known),
-            ("control", stand_in or case.subject, control.rows),
-        )
-        leaks = {}
+        leaks: dict[str, Sequence[Leak]] = {"original": (), "model": (), "control": ()}
+        targets = self._targets(case, known, control)
+        self.running.advance(len(leaks) - len(targets))
         for who, subject, rows in targets:
             self.running.advance(0, text=f"{case.name} on the {who}", attack=case.name, who=who)
             leaks[who] = self.mounter.mount(subject, rows, case.entry)
             self.running.advance(1)
         return Mounted(name=case.name, entry=case.entry, with_runtime=case.with_runtime, **leaks)
+
+    def _targets(
+        self, case: _Case, known: Sequence[Row], control: Control
+    ) -> list[tuple[str, Subject, Sequence[Row]]]:
+        """Whom an attack meets, and on which rows.
+
+        A cost is its own control. For a difference of membership chance is the control, unless
+        there is a reference: the audited model on strangers would be compared with itself.
+        """
+        model = ("model", case.subject, known)
+        original = ("original", self.original, known)
+        reference = self.setting.reference
+        match statistic_of(case.entry.id):
+            case "cost":
+                return [model]
+            case "difference" if reference is None:
+                return [original, model]
+        stand_in = reference if control.kind == "reference" else case.subject
+        return [original, model, ("control", stand_in or case.subject, control.rows)]

@@ -67,9 +67,35 @@ class _PerRow(_Part):
     control: dict[str, Share]
 
 
+class _Layers(_Part):
+    original: dict[str, Share]
+    model: dict[str, Share]
+    control: dict[str, Share]
+
+
+class _Beside(_Part):
+    original: dict[str, dict[str, Share]]
+    model: dict[str, dict[str, Share]]
+    control: dict[str, dict[str, Share]]
+
+
+class _Rows(_Part):
+    rows: int
+    digest: str
+
+
+class _Planned(_Part):
+    id: str
+    version: int
+    params: dict[str, Any]
+    runs: int
+
+
 class _Attack(_Part):
     family: str
     level: Literal["B", "L", "W", "P", "D"]
+    statistic: Literal["recovery", "difference", "cost"]
+    decides: bool
     with_runtime: bool
     threshold: float
     leak: _Leak
@@ -87,7 +113,9 @@ class _Attack(_Part):
     note: str
     parts: _Parts
     curve: _Curve | None
+    layers: _Layers | None
     per_row: _PerRow
+    beside: _Beside
 
 
 class _Value(_Part):
@@ -156,6 +184,8 @@ class AuditRecord(_Part):
     seconds: float
     models: _Models
     request: _Request
+    data: dict[str, _Rows]
+    plan: list[_Planned]
     control: _Control | None
     attacks: dict[str, _Attack]
     families: dict[str, Outcome]

@@ -23,6 +23,8 @@ REQUIRED = (*BLACK_BOX, *WHITE_BOX)
 
 LEAST_UTILITY = 0.80
 MORE_GIBBERISH = 0.10
+EQUIVALENT_ROWS = 400
+"""Known forget rows from which equivalence with a retrained model can be shown."""
 DIRECT = "direct"
 
 
@@ -37,6 +39,7 @@ class Gate:
         outcome: Pass, fail, uninformative or inconclusive.
         told: Its numbers in a few words, for the reasons.
         with_runtime: False for a second run of a black-box attack past the run-time part.
+        decides: False for an attack that is reported and decides nothing.
     """
 
     name: str
@@ -45,6 +48,7 @@ class Gate:
     outcome: Outcome
     told: str = ""
     with_runtime: bool = True
+    decides: bool = True
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -69,7 +73,7 @@ class Equivalence:
     def holds(self) -> bool:
         """Whether model and reference are equivalent, not merely not told apart."""
         return (
-            self.rows >= 400
+            self.rows >= EQUIVALENT_ROWS
             and _is(self.ks_p, above=0.05)
             and _is(self.ks_d_upper, at_most=0.15)
             and _is(self.auc_gap_upper, at_most=0.05)
@@ -104,11 +108,13 @@ class Evidence:
     equivalence: Equivalence = field(default_factory=Equivalence)
 
     def failing(self, *, with_runtime: bool | None = None) -> list[Gate]:
-        """The gates that fail, of one of the two runs of a guarded model or of both."""
+        """The deciding gates that fail, of one of the two runs of a guarded model or of both."""
         return [
             gate
             for gate in self.gates
-            if gate.outcome is Outcome.FAIL and with_runtime in (None, gate.with_runtime)
+            if gate.outcome is Outcome.FAIL
+            and gate.decides
+            and with_runtime in (None, gate.with_runtime)
         ]
 
 
@@ -134,6 +140,11 @@ def decide(evidence: Evidence) -> Decision:
     families = family_outcomes(evidence.gates)
     verdict, why = _first_match(evidence, families)
     failing = [f"{gate.name} fails{gate.told and ': ' + gate.told}" for gate in evidence.failing()]
+    reported = [
+        f"reported only, {gate.name} fails{gate.told and ': ' + gate.told}"
+        for gate in evidence.gates
+        if gate.outcome is Outcome.FAIL and not gate.decides
+    ]
     open_families = tuple(
         family
         for family in WHITE_BOX
@@ -141,7 +152,7 @@ def decide(evidence: Evidence) -> Decision:
     )
     return Decision(
         verdict=verdict,
-        reasons=(*why, *failing),
+        reasons=(*why, *failing, *reported),
         families=families,
         open_families=open_families,
     )
@@ -151,7 +162,7 @@ def family_outcomes(gates: Iterable[Gate]) -> dict[str, Outcome]:
     """The outcome of each family, with the run-time part where there is one."""
     told: dict[str, list[Outcome]] = {family: [] for family in REQUIRED}
     for gate in gates:
-        if gate.with_runtime:
+        if gate.with_runtime and gate.decides:
             told.setdefault(gate.family, []).append(gate.outcome)
     return {family: family_outcome(outcomes) for family, outcomes in told.items()}
 

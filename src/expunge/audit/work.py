@@ -1,9 +1,10 @@
 """What a planned audit will do, counted, and what that needs: answers, readings, lessons.
 
-Every attack runs on three sets of rows: the original's, the model's and the control's. What an
-attack does is read off its parameters: ``budget`` is a number of answers to a row, ``steps`` and
-``batch_size`` are a lesson after which the model is asked again, ``k`` a number of rivals whose
-values are read; any other attack asks every wording once.
+Every attack runs on three sets of rows: the original's, the model's and the control's. Its
+``effort`` tells what it does there. Where there is none it is read off its parameters: ``budget``
+is a number of answers to a row, ``steps`` and ``batch_size`` are a lesson after which the model is
+asked again, ``k`` a number of rivals whose values are read; any other attack asks every wording
+once.
 """
 
 from collections.abc import Mapping, Sequence
@@ -14,6 +15,7 @@ from typing import Any
 from expunge.audit.plan import Entry, Plan
 from expunge.audit.utility import MOST_ROWS
 from expunge.core.registry import attacks
+from expunge.core.results import Effort
 from expunge.data.encode import Encoded
 from expunge.engine.estimate import (
     BASE_BYTES,
@@ -161,6 +163,9 @@ def _with(work: Work, entry: Entry, rows: Rows) -> Work:
     """``work`` and one mounting of an attack."""
     params = attacks.params(entry.id, entry.params)
     wordings = rows.forget * rows.wordings
+    told = getattr(attacks.load(entry.id), "effort", None)
+    if told is not None:
+        return _with_effort(work, told(params, rows.forget, round(wordings)), rows)
     budget, steps, rivals = (getattr(params, name, None) for name in ("budget", "steps", "k"))
     if budget is not None:
         return replace(work, answers=work.answers + rows.forget * budget)
@@ -179,6 +184,20 @@ def _with(work: Work, entry: Entry, rows: Rows) -> Work:
     if attacks.card(entry.id).extra.get("family") == "read-out":
         return replace(work, scored=(*work.scored, _reading(wordings, rows)))
     return replace(work, answers=work.answers + wordings)
+
+
+def _with_effort(work: Work, effort: Effort, rows: Rows) -> Work:
+    """``work`` and what an attack says it does."""
+    scored = (_reading(effort.forwards, rows),) if effort.forwards else ()
+    steps = ceil(effort.backwards / BATCH)
+    lesson = Pass(steps, BATCH * rows.length, BATCH * rows.reply)
+    return replace(
+        work,
+        answers=work.answers + effort.answers,
+        scored=(*work.scored, *scored),
+        lessons=(*work.lessons, lesson) if steps else work.lessons,
+        copied=work.copied + effort.copies,
+    )
 
 
 def _with_lesson(work: Work, params: Any, rows: Rows) -> Work:

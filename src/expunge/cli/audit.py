@@ -25,7 +25,10 @@ if TYPE_CHECKING:
 
     from expunge.audit.record import Audit
 
-Profile = Annotated[str, Option("--profile", metavar="fast|default", help="How much is tried.")]
+Profile = Annotated[
+    str,
+    Option("--profile", metavar="fast|default|privacy|extended", help="How much is tried."),
+]
 Only = Annotated[str | None, Option("--only", metavar="ID,ID", help="Only these attacks.")]
 Skip = Annotated[str | None, Option("--skip", metavar="ID,ID", help="All but these attacks.")]
 Require = Annotated[

@@ -31,7 +31,7 @@ QUESTIONS = 5
 """Questions about the one person whose answers are shown."""
 SHARE = 3
 """One in so many retain rows takes part in the audits; the change itself sees all."""
-LEFT_OUT = ("quant8", "quant4", "relearn-ood")
+LEFT_OUT = ("role", "mask", "manyshot", "quant8", "quant4", "relearn-ood")
 """Attacks of the fast profile that cost more time than they would tell here."""
 PLACEBO = "erased-placebo"
 """The second audit of the changed model, against people nobody taught it."""

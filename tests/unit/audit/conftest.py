@@ -9,7 +9,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from scripted_audit import FakeAttacks
 
-from expunge.audit import mounting, plan
+from expunge.audit import evidence, mounting, plan
 
 
 @pytest.fixture(autouse=True)
@@ -18,4 +18,5 @@ def attacks(monkeypatch: pytest.MonkeyPatch) -> FakeAttacks:
     fake = FakeAttacks()
     monkeypatch.setattr(mounting, "attacks", fake)
     monkeypatch.setattr(plan, "attacks", fake)
+    monkeypatch.setattr(evidence, "attacks", fake)
     return fake

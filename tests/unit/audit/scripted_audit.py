@@ -18,6 +18,9 @@ from expunge.requests.rows import Row, Turn
 FAMILIES = {
     "direct": ("direct", "B"),
     "prefix": ("prompt", "B"),
+    "role": ("prompt", "B"),
+    "mask": ("prompt", "B"),
+    "manyshot": ("prompt", "B"),
     "sample": ("sampling", "B"),
     "prob": ("prob", "L"),
     "lens": ("read-out", "W"),
@@ -26,7 +29,16 @@ FAMILIES = {
     "quant4": ("compression", "P"),
     "relearn-ood": ("training", "W"),
     "relearn-in": ("training", "W"),
+    "actpert": ("perturbation", "W"),
+    "mia": ("privacy", "L"),
+    "sa": ("pipeline", "D"),
 }
+FACTS = {
+    "mia": {"statistic": "difference", "threshold": 0.15},
+    "sa": {"statistic": "cost", "threshold": 0.05, "decides": False, "rows": "retain"},
+}
+UNDECIDED = {"mia": 0.5}
+"""Leaks of a model that was not told otherwise, where nothing is not 0."""
 
 
 def rows(role: str, n: int, start: int = 0) -> list[Row]:
@@ -95,7 +107,7 @@ class FakeAttacks:
     def card(self, id: str) -> Card:
         family, level = FAMILIES[id]
         facts = {name: "" for name in ("summary", "paper", "access", "cost")}
-        extra = {"family": family, "level": level, "threshold": 0.10}
+        extra = {"family": family, "level": level, "threshold": 0.10, **FACTS.get(id, {})}
         return Card(
             id=id, kind="attack", needs=(), maturity="beta", version=1, extra=extra, **facts
         )
@@ -113,7 +125,9 @@ class FakeAttacks:
         subject.mounted.append(id)
         blocked = subject.gate is not None
         rng = generator(scene.seed, subject.digest, id)
-        mean = 0.0 if blocked else subject.leaks.get(id, 0.0)
+        mean = 0.0 if blocked else subject.leaks.get(id, UNDECIDED.get(id, 0.0))
+        if id in FACTS:
+            return self._compared(id, given, scene, mean)
         tested = [row for row in given if id != "relearn-in" or int(row.id.split("-")[-1]) % 5]
         per_row = {
             row.id: float(rng.random() < mean) if row.role == "forget" else 0.0 for row in tested
@@ -126,6 +140,15 @@ class FakeAttacks:
             invalid="destroyed the model" if (id, subject.digest) in self.invalid_on else "",
             transcript=({"id": given[0].id, "output": "x"},),
         )
+
+    def _compared(self, id: str, given: Sequence[Row], scene: Scene, mean: float) -> Leak:
+        """Placements with an AUC of ``mean``, or a damage of ``mean`` against one of a tenth."""
+        if id == "mia":
+            per_row = {row.id: mean for row in given}
+            return Leak(per_row=per_row, beside={"holdout": {r.id: mean for r in scene.holdout}})
+        damage = {row.id: float(i < mean * len(scene.retain)) for i, row in enumerate(scene.retain)}
+        clean = {row.id: float(i % 10 == 0) for i, row in enumerate(scene.retain)}
+        return Leak(per_row=damage, beside={"clean": clean})
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -152,7 +175,7 @@ def original() -> Scripted:
 
 
 def reference() -> Scripted:
-    return Scripted("reference", KEPT, dict.fromkeys(FAMILIES, 0.01))
+    return Scripted("reference", KEPT, dict.fromkeys(FAMILIES, 0.01) | UNDECIDED)
 
 
 def model(leaks: Mapping[str, float] | None = None, **facts: Any) -> Scripted:

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from expunge.audit.outcomes import erasure, family_outcome, judge
+from expunge.audit.outcomes import Rules, erasure, family_outcome, judge
 from expunge.audit.statistics import Leaks, Recovery, recover, resamples
 from expunge.core.results import Outcome
 
@@ -58,7 +58,7 @@ def test_failing_needs_more_when_more_attacks_share_the_level() -> None:
 
 
 def test_an_attack_that_broke_its_own_rules_decides_nothing() -> None:
-    judged = judge({"a": recovery(80, 0)}, {"a": "destroyed the model"})["a"]
+    judged = judge({"a": recovery(80, 0)}, Rules(invalid={"a": "destroyed the model"}))["a"]
     assert (judged.outcome, judged.note) == (INCONCLUSIVE, "destroyed the model")
 
 

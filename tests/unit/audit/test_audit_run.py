@@ -9,7 +9,6 @@ import jsonschema
 import pytest
 from scripted_audit import (
     EVERYTHING,
-    FAMILIES,
     FORGET,
     HOLDOUT,
     KEPT,
@@ -23,6 +22,7 @@ from scripted_audit import (
     run,
 )
 
+from expunge.audit.plan import PROFILES
 from expunge.audit.schema import check_record, schema
 from expunge.core.errors import ExpungeError
 from expunge.core.events import Event, listening
@@ -71,6 +71,62 @@ def test_what_hides_is_named_with_its_numbers() -> None:
     (failing,) = [reason for reason in done.reasons if " fails" in reason]
     assert failing.startswith("relearn-in fails: recovery 0.")
     assert "gate 0.10" in failing
+
+
+@pytest.mark.parametrize("control", [{}, PLACEBO], ids=["reference", "placebo"])
+@pytest.mark.parametrize(("auc", "side"), [(0.1, "over-forgotten"), (0.95, "membership")])
+def test_membership_on_either_side_is_hidden_and_named(
+    auc: float, side: str, control: dict[str, Any]
+) -> None:
+    given = {"profile": "default", "holdout": HOLDOUT, **control}
+    done = run(model({"mia": auc}), **given)
+    assert done.verdict is Verdict.HIDDEN
+    assert any(reason.startswith(f"mia fails: {side}: AUC") for reason in done.reasons)
+    attack = done.data["attacks"]["mia"]
+    assert attack["leak"]["control"] == 0.5
+    assert attack["recovery"] == pytest.approx(abs(auc - 0.5))
+    assert (attack["statistic"], attack["gate"]) == ("difference", 0.15)
+    assert set(attack["beside"]["model"]["holdout"]) == {row.id for row in HOLDOUT}
+
+
+def test_membership_without_hold_out_rows_says_nothing() -> None:
+    done = run(model({"mia": 0.1}), profile="default")
+    assert done.data["attacks"]["mia"]["outcome"] == "uninformative"
+
+
+def test_membership_is_no_recovery() -> None:
+    plain, marked = (
+        run(model(leaks), profile="default", holdout=HOLDOUT) for leaks in ({}, {"mia": 0.95})
+    )
+    assert marked.data["erasure_score"] == plain.data["erasure_score"]
+
+
+def test_a_cost_is_reported_and_decides_nothing(attacks: FakeAttacks) -> None:
+    subject, before = model({"sa": 0.5}), original()
+    done = run(subject, original=before, profile="extended")
+    assert done.verdict is run(model({}), profile="extended").verdict
+    assert any(reason.startswith("reported only, sa fails: cost 0.4") for reason in done.reasons)
+    assert "pipeline" not in done.data["families"]
+    assert subject.mounted.count("sa") == 1
+    assert "sa" not in before.mounted
+
+
+def test_with_every_family_passing_the_weights_are_spoken_of() -> None:
+    done = run(model({}), profile="default")
+    assert done.verdict is Verdict.FORGOTTEN_WHITEBOX
+    assert run(model({"actpert": 0.6}), profile="default").verdict is Verdict.HIDDEN
+
+
+def test_the_record_commits_to_rows_and_plan() -> None:
+    data = run(model({})).data
+    assert {role: one["rows"] for role, one in data["data"].items()} == {
+        "forget": len(FORGET), "retain": len(RETAIN), "neighbour": 20,
+    }  # fmt: skip
+    other = run(model({}), forget=FORGET[1:]).data["data"]
+    assert other["forget"]["digest"] != data["data"]["forget"]["digest"]
+    assert other["retain"] == data["data"]["retain"]
+    planned = {one["id"]: one for one in data["plan"]}
+    assert planned["sample"] == {"id": "sample", "version": 1, "params": {"budget": 4}, "runs": 1}
 
 
 def test_families_without_an_attack_are_open_and_named() -> None:
@@ -163,7 +219,7 @@ def test_kept_results_serve_the_same_weights_only(tmp_path: Path) -> None:
     assert (theirs.mounted, ours.mounted) == ([], [])
     run(other, original=theirs, cache=tmp_path)
     assert theirs.mounted == []
-    assert sorted(other.mounted) == sorted(FAMILIES)
+    assert sorted(other.mounted) == sorted(entry.id for entry in PROFILES["fast"])
 
 
 def test_kept_results_of_other_rows_or_seeds_are_not_used(tmp_path: Path) -> None:

@@ -25,6 +25,8 @@ def attack(name: str) -> dict[str, Any]:
     return {
         "family": family,
         "level": level,
+        "statistic": "recovery",
+        "decides": True,
         "with_runtime": True,
         "threshold": 0.1,
         "leak": leaks,
@@ -48,7 +50,11 @@ def attack(name: str) -> dict[str, Any]:
         | {who: [leak * (step / 100) ** 0.4 for step in STEPS] for who, leak in leaks.items()}
         if trains
         else None,
+        "layers": {who: {"1": leak / 2, "2": leak} for who, leak in leaks.items()}
+        if family == "read-out"
+        else None,
         "per_row": {who: dict.fromkeys(ROWS, leak) for who, leak in leaks.items()},
+        "beside": {who: {} for who in leaks},
     }
 
 
@@ -88,6 +94,11 @@ def audit_record() -> dict[str, Any]:
             "reference": {"label": "reference", "path": None, "digest": "ef" * 32},
         },
         "request": {"rows": 80, "subjects": 8, "known": 78, "unit": "fact", "entities": {}},
+        "data": {
+            "forget": {"rows": 80, "digest": "12" * 32},
+            "retain": {"rows": 200, "digest": "34" * 32},
+        },
+        "plan": [{"id": name, "version": 1, "params": {}, "runs": 1} for name in ATTACKS],
         "control": {"kind": "reference", "rows": 78, "invented": 0},
         "attacks": {name: attack(name) for name in ATTACKS},
         "families": {
