@@ -26,15 +26,28 @@ from expunge.cli import (
     new,
     output,
     revert,
+    sign,
     testbed,
     usage,
+    verify,
 )
 from expunge.core.errors import ExpungeError
 
 app = typer.Typer(name="expunge", add_completion=False, pretty_exceptions_enable=False)
 _START, _LOOK, _EXTEND = "Forget and prove", "Look up", "Test and extend"
 for _panel, _commands in (
-    (_START, (demo.demo, forget.forget, guard.guard, audit.audit, revert.revert)),
+    (
+        _START,
+        (
+            demo.demo,
+            forget.forget,
+            guard.guard,
+            audit.audit,
+            sign.sign,
+            verify.verify,
+            revert.revert,
+        ),
+    ),
     (
         _LOOK,
         (
