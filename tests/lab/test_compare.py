@@ -395,7 +395,12 @@ def test_audits_differ_by_the_leaks_of_their_rows_and_not_in_what_kept_none(tmp_
     better = {name: attack(name, 0.1 if name == "relearn-in" else None) for name in ATTACKS}
     folders = [write_audit(tmp_path / "one"), write_audit(tmp_path / "two", attacks=better)]
     group = only(compare(runs=folders), "audit")
-    leak = found(group, "two", "leak.relearn-in")
+    recovery = found(group, "two", "recovery.relearn-in")
+    assert recovery["difference"] == pytest.approx(-0.24 / 0.96)
+    assert recovery["interval"] == pytest.approx([-0.24 / 0.96] * 2)
+    assert not any(one["number"].startswith("leak.") for one in group["differences"])
+    chosen = compare(runs=folders, metrics=["leak.relearn-in"])
+    leak = found(only(chosen, "audit"), "two", "leak.relearn-in")
     assert leak["difference"] == pytest.approx(-0.24)
     assert leak["interval"] == pytest.approx([-0.24, -0.24])
     forgetting = found(group, "two", "forgetting")
@@ -403,6 +408,77 @@ def test_audits_differ_by_the_leaks_of_their_rows_and_not_in_what_kept_none(tmp_
     assert forgetting["interval"] == pytest.approx([0.3 / 0.96 - worst] * 2)
     assert found(group, "two", "utility")["interval"] is None
     assert "not kept" in found(group, "two", "utility")["note"]
+
+
+def placed(model: float, control: float):
+    """A membership test: placements of rows and of hold-out rows around an AUC."""
+    rows = {who: wave("facts", level) for who, level in (("model", model), ("control", control))}
+    others = {who: {f"other-{at}": of for at, of in enumerate(side.values())}
+              for who, side in rows.items()}  # fmt: skip
+    return attack("direct") | {
+        "statistic": "difference",
+        "leak": {"original": None, "model": model, "control": control},
+        "recovery": abs(model - control),
+        "per_row": {"original": {}, **rows},
+        "beside": {"original": {}, **{who: {"holdout": of} for who, of in others.items()}},
+    }
+
+
+def stealthy(damage: float):
+    """An attack on the process, measured on rows to be kept."""
+    rows = rows_of("others")
+    return attack("direct") | {
+        "statistic": "cost",
+        "decides": False,
+        "leak": {"original": None, "model": damage, "control": 0.1},
+        "recovery": damage - 0.1,
+        "per_row": {"original": {}, "model": dict.fromkeys(rows, damage), "control": {}},
+        "beside": {who: {} for who in ("original", "control")}
+        | {"model": {"clean": dict.fromkeys(rows, 0.1)}},
+    }
+
+
+def test_a_distance_and_a_cost_are_compared_with_their_own_kind_and_count_as_no_recovery(tmp_path):
+    tests = {name: attack(name) for name in ATTACKS}
+    folders = [
+        write_audit(tmp_path / name, attacks=tests | {"mia": placed(auc, 0.5), "sa": stealthy(d)})
+        for name, auc, d in (("one", 0.8, 0.8), ("two", 0.3, 0.4))
+    ]
+    group = only(compare(runs=folders), "audit")
+    distance = found(group, "two", "distance.mia")
+    assert distance["difference"] == pytest.approx(0.2 - 0.3)
+    low, high = distance["interval"]
+    assert low < -0.1 < high
+    cost = found(group, "two", "cost.sa")
+    assert cost["difference"] == pytest.approx(-0.4)
+    assert cost["interval"] == pytest.approx([-0.4, -0.4])
+    assert found(group, "two", "forgetting")["difference"] == pytest.approx(0)
+    assert not any(one["number"] in ("recovery.mia", "recovery.sa", "auc.mia", "damage.sa")
+                   for one in group["differences"])  # fmt: skip
+    assert group["rows"] == {"forget": 40, "bystanders": 40}
+    assert not any("other rows" in one["note"] for one in group["differences"])
+
+
+def test_an_attack_that_is_only_reported_does_not_count_as_forgetting(tmp_path):
+    told = {name: attack(name) for name in ATTACKS}
+    told["relearn-in"] |= {"decides": False}
+    (one,) = only(compare(runs=[write_audit(tmp_path / "one", attacks=told)]), "audit")["runs"]
+    assert one["numbers"]["forgetting"]["value"] == pytest.approx(1 - 0.1 / 0.8)
+
+
+def test_attacks_of_other_versions_are_refused(tmp_path):
+    plan = [{"id": "direct", "version": 2, "params": {}, "runs": 1}]
+    folders = [write_audit(tmp_path / "one"), write_audit(tmp_path / "two", plan=plan)]
+    with pytest.raises((Problems, ExpungeError)) as raised:
+        compare(runs=folders)
+    assert "versions" in str(raised.value)
+
+
+def test_families_and_attacks_stand_in_the_tables_with_intervals(tmp_path):
+    folders = [write_audit(tmp_path / n, families={"direct": "pass"}) for n in ("one", "two")]
+    page = markdown(compare(runs=folders))
+    assert "| direct | pass | pass |" in page
+    assert "| relearn-in | 0.313 [0.240, 0.420] inconclusive" in page
 
 
 def test_rows_of_an_audit_say_which_belong_together(tmp_path):
