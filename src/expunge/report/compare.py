@@ -8,13 +8,16 @@ from typing import Any
 from markupsafe import Markup
 
 from expunge.report import words
+from expunge.report.beside import side_by_side
 from expunge.report.html import clean, page
-from expunge.report.svg import Range, Spot, Words, both, plane
+from expunge.report.svg import Range, Spot, Words, figure, plane
 
 Group = Mapping[str, Any]
 
 MARGIN = 0.08
 """Room beyond the outermost marks of a plot, as a share of what they span."""
+SHOWN = ("recovery", "distance", "cost")
+"""Numbers of attacks, by what their gates look at."""
 SIGNS = {"low": "low is better", "high": "high is better", "target": "neither end is better"}
 TONES = {"original": "original", "reference": "reference"}
 STANDING: Mapping[bool | None, words.Plain] = {
@@ -44,6 +47,7 @@ def render_comparison(result: Mapping[str, Any]) -> str:
         groups=[
             {
                 **group,
+                **side_by_side(group),
                 "plot": trade_off(group),
                 "others": _others(group),
                 "differences": [_difference(one) for one in group["differences"]],
@@ -79,7 +83,7 @@ def trade_off(group: Group) -> Markup | None:
         x = x[::-1]
     if better["utility"] == "low":
         y = y[::-1]
-    return both(lambda width: plane(spots, told, x, y, width))
+    return figure(lambda width: plane(spots, told, x, y, width), told)
 
 
 def written(value: float | None) -> str:
@@ -150,9 +154,14 @@ def _span(values: Iterable[float]) -> Range:
 
 
 def _others(group: Group) -> list[str]:
-    """The numbers beside forgetting and utility."""
+    """The numbers beside forgetting and utility, but what the table of attacks shows already."""
     shown = (group["forgetting"], group["utility"])
-    return [name for name in group["metrics"] if name not in shown]
+    hidden = SHOWN if group["kind"] == "audit" else ()
+    return [
+        name
+        for name in group["metrics"]
+        if name not in shown and name.partition(".")[0] not in hidden
+    ]
 
 
 def _difference(one: Mapping[str, Any]) -> Mapping[str, Any]:

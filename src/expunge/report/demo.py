@@ -11,8 +11,10 @@ from markupsafe import Markup
 
 from expunge.report import words
 from expunge.report.audit import AttackLine, attack_lines, recovery_chart
+from expunge.report.audit.scope import units
+from expunge.report.bounds import Range, wilson
 from expunge.report.html import clean, page
-from expunge.report.svg import Series, Words, both, lines
+from expunge.report.svg import Frame, Series, Words, figure, lines
 
 Record = Mapping[str, Any]
 
@@ -79,7 +81,7 @@ def render_demo(story: Record) -> str:
             for label, record in audits.items()
         ],
         answers=[_answers(one) for one in told["answers"]],
-        curves=_curves(told["curves"]),
+        curves=_curves(told["curves"], told["audits"]),
         finding=_finding(told["curves"]),
         attacks=_attacks(audits),
         placebo=told["placebo"] and words.verdict(told["placebo"]["verdict"]),
@@ -131,12 +133,20 @@ def _answers(one: Record) -> Record:
     }
 
 
-def _curves(curves: Record) -> Markup | None:
+def _curves(curves: Record, audits: Record) -> Markup | None:
     """The relearning curves of all models, on one plot."""
-    drawn = [(ROLES[label], curves[label]) for label in ROLES if curves.get(label)]
+    drawn = [(label, curves[label]) for label in ROLES if curves.get(label)]
     if not drawn:
         return None
-    series = [Series(label=role.name, points=points, tone=role.tone) for role, points in drawn]
+    series = [
+        Series(
+            label=ROLES[label].name,
+            points=points,
+            tone=ROLES[label].tone,
+            bounds=_bounds(points, audits.get(label)),
+        )
+        for label, points in drawn
+    ]
     told = Words(
         title="What fine-tuning on a few of the facts brings back of the others",
         description="; ".join(
@@ -147,9 +157,19 @@ def _curves(curves: Record) -> Markup | None:
         + ".",
         x="steps of fine-tuning on a fifth of the facts",
         y="other facts answered",
+        note="Lines: 95% Wilson intervals over the facts that were asked for.",
     )
     ticks = sorted({step for _, points in drawn for step, _ in points})
-    return both(lambda width: lines(series, told, ticks, width))
+    return figure(lambda width: lines(series, told, Frame(x=ticks), width), told)
+
+
+def _bounds(points: Sequence[Sequence[float]], audit: Record | None) -> list[Range] | None:
+    """Interval of each point, by the facts that were asked for in its audit."""
+    attack = (audit or {}).get("attacks", {}).get(RELEARN)
+    if audit is None or not attack:
+        return None
+    n = units(audit, attack["per_row"]["model"])
+    return [bound for _, share in points if (bound := wilson(share, n))] or None
 
 
 def _finding(curves: Record) -> str:

@@ -5,6 +5,11 @@ from dataclasses import dataclass
 
 from expunge.text.normalise import all_words
 
+LONGEST = 40
+"""Words of a prompt that may be a question; running text is longer."""
+START = 8
+"""Words of a longer prompt that are shown."""
+
 
 @dataclass(frozen=True, slots=True)
 class Piece:
@@ -22,6 +27,19 @@ class Piece:
 def shown(text: str) -> list[Piece]:
     """A text as it is."""
     return [Piece(text, "plain")]
+
+
+def cut(prompt: str) -> list[Piece]:
+    """A prompt as far as it is a question: a longer one is content, and is masked after its start.
+
+    Example:
+        >>> [piece.kind for piece in cut("word " * 41)]
+        ['plain', 'masked']
+    """
+    words = prompt.split()
+    if len(words) <= LONGEST:
+        return shown(prompt)
+    return [Piece(" ".join(words[:START]), "plain"), Piece("", "masked")]
 
 
 def masked(text: str, *, prompt: str, answer: str) -> list[Piece]:

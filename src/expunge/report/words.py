@@ -88,6 +88,8 @@ OUTCOMES: Mapping[str, Plain] = {
     "inconclusive": Plain("undecided", "the interval spans the gate", "open", "?"),
 }
 
+NOT_RUN = Plain("not run", "no attack of this family was run", "open", "–")
+
 FAMILIES: Mapping[str, str] = {
     "direct": "plain questions",
     "prompt": "leading prompts",
@@ -97,7 +99,7 @@ FAMILIES: Mapping[str, str] = {
     "perturbation": "disturbing the inner state",
     "compression": "rounding the weights",
     "training": "training a little more",
-    "privacy": "membership tests",
+    "privacy": "membership and personal data",
     "pipeline": "attacks on the process",
 }
 """Family -> what it tries."""

@@ -1,9 +1,12 @@
 """A strict reader of our pages: every element closed in order, nothing fetched or executed."""
 
+import re
 from html.parser import HTMLParser
 
 VOID = {"meta", "link", "br", "hr", "img"}
 FORBIDDEN = {"script", "iframe", "object", "embed", "link", "base", "form", "foreignobject", "img"}
+SECTION = re.compile("#[a-z]+")
+"""A place in the page itself."""
 FETCHING = {"src", "href", "xlink:href", "srcset", "action", "background", "poster", "data"}
 
 
@@ -31,9 +34,11 @@ class Page(HTMLParser):
         self.tags.append(tag)
         self.attributes += [(tag, name, value or "") for name, value in attrs]
         assert tag not in FORBIDDEN, f"<{tag}>"
-        for name, _ in attrs:
+        for name, value in attrs:
             assert not name.startswith("on"), f"{name} on <{tag}>"
-            assert name not in FETCHING, f"{name} on <{tag}>"
+            inside = name == "href" and tag == "a" and SECTION.fullmatch(value or "")
+            assert inside or name not in FETCHING, f"{name} on <{tag}>"
+            assert name != "style", f"a style on <{tag}>"
         if tag not in VOID:
             self.open.append(tag)
 

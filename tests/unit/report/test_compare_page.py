@@ -4,17 +4,26 @@ import re
 from typing import Any
 
 import pytest
+from hostile import INJECTIONS, PLAIN
 from report_pages import Page
 
 from expunge.report import render_comparison
+from expunge.report.beside import side_by_side
 from expunge.report.compare import trade_off
+from expunge.report.html import clean
 
-EVIL = "<script>alert(1)</script>\" onload='x' \u202e{{ 7 * 7 }}"
+UNSEEN = re.compile("[\x00-\x08\x0b-\x1f\x7f\u202a-\u202e\u2060-\u2069]")
 
 
 def measured(value: float | None, spread: float = 0.1) -> dict[str, Any]:
     interval = None if value is None else [value - spread, value + spread]
     return {"value": value, "interval": interval, "note": "" if value is not None else "no rows"}
+
+
+def gate(family: str, statistic: str, value: float | None) -> dict[str, Any]:
+    told = {"family": family, "statistic": statistic, "decides": True, "gate": 0.1}
+    bounds = None if value is None else [value - 0.1, value + 0.1]
+    return {**told, "recovery": value, "interval": bounds, "outcome": "fail"}
 
 
 def run(name: str, x: float | None, y: float | None, role: str = "run") -> dict[str, Any]:
@@ -24,6 +33,12 @@ def run(name: str, x: float | None, y: float | None, role: str = "run") -> dict[
         "method": "npo" if role == "run" else None,
         "seed": 0 if role == "run" else None,
         "verdict": "hidden",
+        "attacks": {
+            "prob": gate("prob", "recovery", 0.3),
+            "mia": gate("privacy", "difference", 0.2),
+            "sa": gate("pipeline", "cost", 0.4) | {"decides": False},
+        },
+        "families": {"prob": "fail", "privacy": "pass", "training": "inconclusive"},
         "erasure_score": 0.5,
         "erasure_interval": None,
         "numbers": {"gone": measured(x), "kept": measured(y), "also": measured(0.5)},
@@ -58,17 +73,25 @@ def comparison(kind: str = "bench", **changed: Any) -> dict[str, Any]:
     return {"groups": [{**group, **changed}], "unmatched": False}
 
 
-def test_the_page_is_safe_whatever_names_hold():
-    runs = [{**run(EVIL, 0.9, 0.9), "method": EVIL}]
-    notes = {**difference(True), "run": EVIL, "number": EVIL, "note": EVIL}
-    page = Page(
-        render_comparison(
-            comparison(title=EVIL, runs=runs, notes=[EVIL], against=EVIL, differences=[notes])
-        )
-    )
-    assert "alert(1)" in page.text
-    assert "{{ 7 * 7 }}" in page.text
-    assert "\u202e" not in page.text
+@pytest.mark.parametrize("text", INJECTIONS)
+def test_the_page_is_safe_whatever_names_hold(text):
+    page, plain = (Page(render_comparison(full_of(one))) for one in (text, PLAIN))
+    assert page.tags == plain.tags
+    shown = " ".join(page.text.split())
+    assert shown.count(" ".join(clean(text).split())) > 10
+    assert not UNSEEN.search(page.text)
+
+
+def full_of(text: str) -> dict[str, Any]:
+    """A comparison of two audits with a text in every place that holds text or a name."""
+    runs = [{**run(f"{text}{at}", 0.2, 0.8), "method": text} for at in range(2)]
+    for one in runs:
+        one["attacks"] = {f"{text}{at}": of for at, of in enumerate(one["attacks"].values())}
+        one["families"] = {text: "pass"}
+        one["numbers"][text] = measured(0.5)
+    notes = {**difference(None), "run": text, "number": text, "note": text}
+    group = {"title": text, "runs": runs, "notes": [text], "against": text, "differences": [notes]}
+    return comparison("audit", **group, metrics=["gone", "kept", text], rows={text: 1})
 
 
 @pytest.mark.parametrize("kind", ["bench", "audit", "change"])
@@ -129,3 +152,41 @@ def test_one_run_alone_is_drawn_though_it_spans_nothing():
     for number in lone["numbers"].values():
         number["interval"] = None
     assert trade_off(comparison(runs=[lone])["groups"][0]) is not None
+
+
+def test_audits_show_families_and_every_attack_with_its_interval():
+    html = render_comparison(comparison("audit"))
+    told = " ".join(Page(html).text.split())
+    for said in (
+        "answer probabilities✕ fails ✕ fails",
+        "training a little more– not run – not run",
+        "0.30 0.20 to 0.40 ✕ fails",
+        "Distance of AUC: from the control's, on either side; this is no recovery",
+        "mia0.20 0.10 to 0.30",
+        "Reported only: these decide nothing sa (cost)0.40",
+    ):
+        assert said in told, said
+    assert "Families" not in Page(render_comparison(comparison("bench"))).text
+
+
+def test_only_recoveries_are_drawn_on_the_scale_of_recoveries():
+    chart = side_by_side(comparison("audit")["groups"][0])["recoveries"]
+    assert "prob: original 0.30 (0.20 to 0.40), one 0.30 (0.20 to 0.40)." in chart
+    assert "mia" not in chart
+    assert {"tone-original", "tone-model"} <= set(re.findall(r"tone-\w+", chart))
+
+
+def test_an_attack_that_looked_at_something_else_is_not_put_beside():
+    runs = [run("one", 0.2, 0.8), run("two", 0.3, 0.8)]
+    runs[1]["attacks"]["prob"] = gate("prob", "difference", 0.9)
+    told = side_by_side(comparison("audit", runs=runs)["groups"][0])
+    assert "0.90" not in told["recoveries"]
+    row = next(cells for kind in told["kinds"] for name, cells in kind.rows if name == "prob")
+    assert [one and one["recovery"] for one, _ in row] == [0.3, None]
+
+
+def test_more_runs_than_shapes_are_a_table_and_no_plot():
+    runs = [run(name, 0.2, 0.8) for name in ("one", "two", "three")]
+    told = side_by_side(comparison("audit", runs=runs)["groups"][0])
+    assert told["recoveries"] is None
+    assert told["kinds"]

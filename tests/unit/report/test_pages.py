@@ -6,6 +6,7 @@ from functools import cache
 from typing import Any
 
 import pytest
+from hostile import INJECTIONS, PLAIN
 from report_pages import Page
 from report_records import audit_record, bare_record, story
 
@@ -16,40 +17,6 @@ from expunge.report import render_audit, render_demo
 from expunge.report.demo import in_words
 from expunge.report.html import clean
 from expunge.report.words import VERDICTS
-
-INJECTIONS = [
-    "<script>alert(1)</script>",
-    "</title><script>alert(1)</script>",
-    "</style><script>alert(1)</script>",
-    "</svg><script>alert(1)</script>",
-    "</text><foreignObject><iframe/></foreignObject>",
-    "--><script>alert(1)</script><!--",
-    "]]><script>alert(1)</script>",
-    "<img src=x onerror=alert(1)>",
-    '"><img src=x onerror=alert(1)>',
-    "'><svg onload=alert(1)>",
-    '" onmouseover="alert(1)',
-    "' onfocus='alert(1)' autofocus='",
-    '" style="background:url(//evil.example/x)',
-    "<link rel=stylesheet href=//evil.example/x.css>",
-    "<style>@import '//evil.example/x.css';</style>",
-    "<base href=//evil.example/>",
-    "<meta http-equiv=refresh content='0;url=//evil.example'>",
-    "<form action=//evil.example><button>",
-    "<a href=javascript:alert(1)>x</a>",
-    "<iframe srcdoc='<script>alert(1)</script>'>",
-    "{{ 7 * 7 }}{% raw %}",
-    "{{ ''.__class__.__mro__ }}",
-    "%s %(x)s {0} {x}",
-    "&lt;script&gt;alert(1)&lt;/script&gt;",
-    "&#60;script&#62;",
-    "\x00<scr\x00ipt>\x1b[31m",
-    "<\u202escript>\u2066x",
-    "\ud800<script>\udfff",
-    "＜script＞",
-    "<math><mtext></table><mglyph><style><!--</style><img onerror=alert(1)>",
-]
-PLAIN = "harmless words"
 
 
 def render(kind: str, data: dict[str, Any]) -> str:
@@ -70,44 +37,17 @@ def poisoned(value: Any, text: str) -> Any:
     return value
 
 
-def renamed(data: dict[str, Any], text: str) -> dict[str, Any]:
-    """Every key that is somebody's to choose replaced as well."""
-    told = dict(data)
-    for part in ("attacks", "metrics", "families", "versions"):
-        told[part] = {f"{text}{rank}": one for rank, one in enumerate(data[part].values())}
-    return told
-
-
 @cache
-def harmless(kind: str) -> list[str]:
-    """The elements of a page whose texts are harmless."""
-    return Page(render(kind, poisoned(DATA[kind](), PLAIN) | {"redact": False})).tags
-
-
-@cache
-def harmless_names() -> list[str]:
-    return Page(render_audit(renamed(audit_record(), PLAIN))).tags
+def harmless() -> list[str]:
+    """The elements of a demonstration whose texts are harmless."""
+    return Page(render_demo(poisoned(story(), PLAIN))).tags
 
 
 @pytest.mark.parametrize("text", INJECTIONS)
-@pytest.mark.parametrize("kind", DATA)
-def test_whatever_a_text_holds_is_shown_and_not_obeyed(kind, text):
-    page = Page(render(kind, poisoned(DATA[kind](), text) | {"redact": False}))
-    assert page.tags == harmless(kind)
+def test_whatever_a_text_of_a_demonstration_holds_is_shown_and_not_obeyed(text):
+    page = Page(render_demo(poisoned(story(), text)))
+    assert page.tags == harmless()
     assert " ".join(clean(text).split()) in " ".join(page.text.split())
-
-
-@pytest.mark.parametrize("text", INJECTIONS)
-def test_whatever_a_name_holds_is_shown_and_not_obeyed(text):
-    page = Page(render_audit(renamed(audit_record(), text)))
-    assert page.tags == harmless_names()
-
-
-@pytest.mark.parametrize("text", INJECTIONS)
-def test_pages_can_be_written_and_hold_no_invisible_characters(text):
-    html = render_audit(poisoned(audit_record(), text))
-    html.encode()
-    assert not re.search("[\x00-\x08\x0b-\x1f\x7f\u202a-\u202e\u2066-\u2069]", html)
 
 
 @pytest.mark.parametrize("kind", DATA)

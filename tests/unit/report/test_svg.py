@@ -13,18 +13,26 @@ from expunge.report.svg import (
     NARROW,
     WIDE,
     Bar,
+    Column,
+    Frame,
+    Guide,
+    Level,
+    Placed,
     Sample,
     Scale,
     Series,
     Spot,
     Words,
-    _apart,
-    _ticks,
+    apart,
     bars,
-    both,
+    columns,
     ecdf,
+    figure,
+    levels,
     lines,
     plane,
+    round_ticks,
+    small,
     strips,
     tag,
 )
@@ -75,7 +83,9 @@ def test_a_bar_without_a_value_shows_only_its_track_and_its_words():
 def test_a_line_goes_up_where_values_rise_and_its_ends_are_the_ends_of_the_axis():
     series = [Series(label="model", points=[(0, 0.0), (50, 0.5), (100, 1.0)], tone="model")]
     drawn = next(
-        one for one in marks(lines(series, WORDS, [0, 50, 100]), "line") if "L" in one.get("d")
+        one
+        for one in marks(lines(series, WORDS, Frame(x=[0, 50, 100])), "line")
+        if "L" in one.get("d")
     )
     (x0, y0), (x1, y1), (x2, y2) = points(drawn.get("d"))
     assert x1 - x0 == pytest.approx(x2 - x1)
@@ -86,7 +96,7 @@ def test_a_line_goes_up_where_values_rise_and_its_ends_are_the_ends_of_the_axis(
 def test_every_line_has_its_name_and_lines_of_other_tones_differ_without_colour():
     tones = ("original", "reference", "contrast")
     series = [Series(label=f"the {tone}", points=[(0, 0), (1, 0.5)], tone=tone) for tone in tones]
-    chart = lines(series, WORDS, [0, 1])
+    chart = lines(series, WORDS, Frame(x=[0, 1]))
     names = [node.text for node in marks(chart, "name")]
     assert names == ["the original", "the reference", "the contrast"]
     dashes = {node.get("stroke-dasharray") for node in marks(chart, "line")}
@@ -147,7 +157,7 @@ def test_a_spot_that_is_not_named_says_its_name_only_when_asked():
     ],
 )
 def test_ticks_are_round_and_inside(ends, ticks):
-    assert _ticks(ends) == ticks
+    assert round_ticks(ends) == ticks
 
 
 def test_a_strip_has_one_point_a_value_and_a_tick_at_the_mean():
@@ -165,14 +175,14 @@ def test_what_lies_outside_a_scale_is_drawn_at_its_edge():
 
 @given(st.lists(st.floats(0, 300), min_size=1, max_size=8))
 def test_labels_never_overlap_and_keep_their_order(places):
-    moved = _apart(places, low=0, high=300)
+    moved = apart(places, low=0, high=300)
     ranked = sorted(range(len(places)), key=lambda index: places[index])
     for before, after in pairwise(ranked):
         assert moved[after] - moved[before] >= LINE - 1e-9
 
 
 def test_labels_that_do_not_overlap_stay_where_they_are():
-    assert _apart([10.0, 200.0, 100.0], low=0, high=300) == [10.0, 200.0, 100.0]
+    assert apart([10.0, 200.0, 100.0], low=0, high=300) == [10.0, 200.0, 100.0]
 
 
 def test_text_and_attributes_are_escaped():
@@ -186,9 +196,14 @@ def test_every_chart_says_what_it_shows(width):
     sample = [Sample(label="a", values=[0.5], tone="model")]
     charts = [
         bars([Bar(label="direct", value=0.25)], WORDS, width),
-        lines([Series(label="a", points=[(0, 0), (1, 1)], tone="model")], WORDS, [0, 1], width),
+        lines(
+            [Series(label="a", points=[(0, 0), (1, 1)], tone="model")],
+            WORDS,
+            Frame(x=[0, 1]),
+            width,
+        ),
         strips(sample, WORDS, width),
-        ecdf(sample, WORDS, width),
+        ecdf(sample, WORDS, width=width),
     ]
     for chart in charts:
         root = parsed(chart)
@@ -197,8 +212,12 @@ def test_every_chart_says_what_it_shows(width):
         assert root.find("desc").text == "direct 0.25."
 
 
-def test_both_draws_a_wide_and_a_narrow_chart():
-    drawn = both(lambda width: tag("svg", width=width))
+def test_a_figure_holds_its_title_a_wide_and_a_narrow_chart_and_its_note():
+    words = Words(title="<b>", description="", note="no <i>interval</i>")
+    drawn = figure(lambda width: tag("svg", width=width), words)
+    assert parsed(drawn).find("figcaption").text == "<b>"
+    assert parsed(drawn).find("p").text == "no <i>interval</i>"
+    assert small(lambda width: tag("svg", width=width), words).count("<svg") == 1
     assert f'width="{WIDE:g}"' in drawn
     assert f'width="{NARROW:g}"' in drawn
 
@@ -208,10 +227,126 @@ def test_a_name_without_end_leaves_room_for_the_data(width):
     name = "x" * 500
     charts = [
         bars([Bar(label=name, value=0.5, detail=name)], WORDS, width),
-        lines([Series(label=name, points=[(0, 0), (1, 1)], tone="model")], WORDS, [0, 1], width),
+        lines(
+            [Series(label=name, points=[(0, 0), (1, 1)], tone="model")],
+            WORDS,
+            Frame(x=[0, 1]),
+            width,
+        ),
         strips([Sample(label=name, values=[0.5], tone="model")], WORDS, width),
     ]
     for chart in charts:
         grid = [float(node.get("x2")) for node in marks(chart, "grid")]
         assert max(grid) - min(grid) >= width / 4
         assert name in str(chart)
+
+
+def places(chart: object, class_: str = "mark") -> list[tuple[float, float]]:
+    found = [node.get("transform")[10:-1].split() for node in marks(chart, class_)]
+    return [(float(x), float(y)) for x, y in found]
+
+
+def test_equal_ratios_are_equal_lengths_on_a_logarithmic_scale():
+    scale = Scale(0.01, 1, 0, 200, is_log=True)
+    assert [scale(value) for value in (0.01, 0.1, 1, 0.001)] == pytest.approx([0, 100, 200, 0])
+    series = [Series(label="a", points=[(1, 0), (4, 0.5), (16, 1)], tone="model")]
+    chart = lines(series, WORDS, Frame(x=[1, 4, 16], x_log=True))
+    (left, _), (middle, _), (right, _) = places(chart)
+    assert middle - left == pytest.approx(right - middle, abs=0.2)
+
+
+def test_whiskers_of_a_curve_span_the_bounds_of_each_point():
+    series = [
+        Series(label="a", points=[(0, 0.5), (1, 0.5)], tone="model", bounds=[(0.25, 0.75)] * 2)
+    ]
+    chart = lines(series, WORDS, Frame(x=[0, 1]))
+    grid = sorted(float(node.get("y1")) for node in marks(chart, "grid") if node.get("x1") == "48")
+    spans = [
+        tuple(map(float, re.match(r"M[\d.]+ ([\d.]+)V([\d.]+)", node.get("d")).groups()))
+        for node in marks(chart, "whisker")
+    ]
+    assert spans == [pytest.approx((grid[3], grid[1]))] * 2  # a quarter, three quarters
+
+
+def test_series_with_whiskers_do_not_hide_one_another():
+    bounds = [(0.4, 0.6)] * 2
+    series = [
+        Series(label=tone, points=[(0, 0.5), (1, 0.5)], tone=tone, bounds=bounds)
+        for tone in ("original", "reference", "model")
+    ]
+    at = [float(node.get("d")[1:].split()[0]) for node in
+          marks(lines(series, WORDS, Frame(x=[0, 1])), "whisker")]  # fmt: skip
+    assert all(b - a > 3 for a, b in pairwise(sorted(at)))
+
+
+def test_a_band_follows_its_curve_and_leaves_no_mark():
+    chart = ecdf([Sample(label="a", values=[0.5], tone="model", margin=0.2)], WORDS)
+    (band,) = marks(chart, "spread")
+    drawn = next(one for one in marks(chart, "line") if "L" in one.get("d"))
+    bottom, top = points(drawn.get("d"))[0][1], points(drawn.get("d"))[-1][1]
+    heights = {round((bottom - y) / (bottom - top), 2) for _, y in points(band.get("d"))}
+    assert heights == {0.0, 0.2, 0.8, 1.0}
+    assert marks(chart, "mark") == []
+
+
+@pytest.mark.parametrize("width", [WIDE, NARROW])
+def test_a_level_lies_before_its_band_with_its_marks_under_one_another(width):
+    level = Level(
+        label="mia",
+        marks=[
+            Placed(label="control", value=0.5, tone="reference", interval=(0.25, 0.75)),
+            Placed(label="this model", value=0.25),
+        ],
+        band=(0.25, 0.75),
+        detail="passes",
+    )
+    chart = levels([level], WORDS, width)
+    (band,), (whisker,) = marks(chart, "gate-band"), marks(chart, "whisker")
+    (control, above), (model, below), *legend = places(chart)
+    left, wide = float(band.get("x")), float(band.get("width"))
+    assert control == pytest.approx(left + wide / 2, abs=0.2)
+    assert model == pytest.approx(left, abs=0.2)
+    assert below - above > 8
+    assert whisker.get("d").startswith(f"M{left:.1f} ")
+    assert len(legend) == 2
+    assert {"control", "this model"} <= {node.text for node in marks(chart, "name")}
+
+
+def test_equal_marks_of_several_levels_stand_once_in_the_legend():
+    rows = [Level(label=str(at), marks=[Placed(label="a", value=0.5)]) for at in range(3)]
+    assert len(places(levels(rows, WORDS))) == 3 + 1
+
+
+def test_columns_are_as_high_as_they_count():
+    found = [Column(low=at / 2, high=(at + 1) / 2, count=count) for at, count in enumerate((4, 2))]
+    first, second = marks(columns(found, WORDS), "fill")
+    assert float(first.get("height")) == pytest.approx(2 * float(second.get("height")), abs=0.1)
+    assert [node.text for node in marks(columns(found, WORDS), "number")] == ["4", "2"]
+
+
+def test_a_heading_stands_above_the_bar_that_begins_its_group():
+    rows = [Bar(label="a", value=0.1, heading="one: the first of them"), Bar(label="b", value=0.1)]
+    chart = bars(rows, WORDS)
+    (heading,) = marks(chart, "heading")
+    tops = [float(node.get("y")) for node in marks(chart, "track")]
+    assert heading.text == "one: the first of them"
+    assert float(heading.get("y")) < tops[0] < tops[1]
+
+
+def test_a_guide_lies_behind_the_spots_with_its_name():
+    guide = Guide(label="never knew", points=[(1.0, 0.0), (1.0, 1.0)])
+    chart = plane([Spot(label="a", x=1.0, y=0.5)], WORDS, (0, 2), (0, 1), guides=[guide])
+    (line,), (spot,) = marks(chart, "guide"), places(chart)
+    (x0, _), (x1, _) = points(line.get("d"))
+    assert x0 == x1 == pytest.approx(spot[0])
+    assert "never knew" in "".join(parsed(chart).itertext())
+
+
+@pytest.mark.parametrize("width", [WIDE, NARROW])
+def test_the_name_of_an_axis_stays_inside_the_chart(width):
+    name = "a name of an axis that has fifty letters and more"
+    words = Words(title="", description="", x=name)
+    series = [Series(label="this model", points=[(0, 0), (1, 1)], tone="model")]
+    chart = lines(series, words, Frame(x=[0, 1]), width)
+    (axis,) = [node for node in marks(chart, "axis") if node.text == name]
+    assert 0 <= float(axis.get("x")) <= width - 6.2 * len(name)

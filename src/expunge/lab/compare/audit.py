@@ -1,7 +1,7 @@
 """Runs of ``expunge audit`` and ``expunge forget``.
 
 Definition (of an audit; XR: recovery beyond the control, see `expunge.audit.statistics`):
-    forgetting    1 - max XR over the attacks that can tell        the least that is out of reach
+    forgetting    1 - max XR over the attacks that decide and can tell    the least out of reach
     interval      1 - the largest upper bound to 1 - the largest lower bound, so rather too wide
     utility       as the audit measured it
 
@@ -21,6 +21,7 @@ from expunge.core import registry
 from expunge.core.bootstrap import FloatArray, Units
 from expunge.core.errors import ExpungeError
 from expunge.core.measuring import aggregate_of
+from expunge.lab.compare.attacks import attack_numbers, recovered, summaries, telling
 from expunge.lab.compare.files import AUDIT, CHANGE, Manifest, read_change, read_object
 from expunge.lab.compare.runs import ORIGINAL, REFERENCE, RUN, Draw, Number, Origin, Run, redrawn
 
@@ -90,7 +91,7 @@ def _audited(
     numbers = {
         FORGETTING: _forgetting(record),
         UTILITY: _utility(record["utility"]),
-        **{f"leak.{name}": _leak(attack) for name, attack in record["attacks"].items()},
+        **attack_numbers(record),
         **{
             name: _metric(name, of["model"])
             for name, of in record["metrics"].items()
@@ -99,27 +100,25 @@ def _audited(
     }
     digests = {who: of and of["digest"] for who, of in record["models"].items()}
     anchor = [who for who in (ORIGINAL, REFERENCE) if digests[who] == digests["model"]]
-    rows = frozenset().union(*(number.rows for number in numbers.values()))
+    rows = _rows(record, numbers)
     known = {**record["request"]["entities"], **entities}
-    told = {row: known[row] for row in rows if known.get(row)}
-    if rows and not told:
+    told = {row: known[row] for row in rows["forget"] if known.get(row)}
+    if rows["forget"] and not told:
         notes = (*notes, f"{folder.name}: its rows name no subject, so rows are resampled")
     return Run(
         path=folder.resolve(),
         kind="audit",
-        setting={
-            "profile": record["profile"],
-            "control": record["control"] and record["control"]["kind"],
-            "attacks": sorted(record["attacks"]),
-        },
+        setting=_setting(record),
         numbers=numbers,
         forgetting=FORGETTING,
         utility=UTILITY,
-        rows={"forget": rows},
+        rows=rows,
         entities=told,
         role=anchor[0] if anchor else RUN,
         origin=origin,
         verdict=record["verdict"],
+        attacks=summaries(record),
+        families=record["families"],
         erasure=Number(
             value=record["erasure_score"], interval=_pair(record["interval"]), better="high"
         ),
@@ -127,21 +126,44 @@ def _audited(
     )
 
 
+def _setting(record: Record) -> dict[str, Any]:
+    """What two audits must agree in."""
+    return {
+        "profile": record["profile"],
+        "control": record["control"] and record["control"]["kind"],
+        "attacks": sorted(record["attacks"]),
+        "versions": {one["id"]: one["version"] for one in record["plan"]},
+    }
+
+
+def _rows(record: Record, numbers: Mapping[str, Number]) -> dict[str, frozenset[str]]:
+    """Rows to be forgotten, and apart from them those that attacks on the process look at."""
+    costs = {
+        row
+        for attack in record["attacks"].values()
+        if attack["statistic"] == "cost"
+        for row in attack["per_row"]["model"]
+    }
+    named = {row for number in numbers.values() for row in number.rows}
+    rows = {"forget": frozenset(named - costs)}
+    return rows | {"bystanders": frozenset(costs)} if costs else rows
+
+
 def _forgetting(record: Record) -> Number:
-    telling = [attack for attack in record["attacks"].values() if attack["recovery"] is not None]
-    if not telling:
+    tested = telling(record)
+    if not tested:
         note = "not measurable: no attack could tell this model from its control"
         return Number(value=None, better="high", note=note)
-    bounds = [attack["interval"] for attack in telling if attack["interval"] is not None]
+    bounds = [attack["interval"] for attack in tested if attack["interval"] is not None]
     interval = None
-    if len(bounds) == len(telling):
+    if len(bounds) == len(tested):
         interval = (1 - max(high for _, high in bounds), 1 - max(low for low, _ in bounds))
     return Number(
-        value=1 - max(attack["recovery"] for attack in telling),
+        value=1 - max(attack["recovery"] for attack in tested),
         interval=interval,
-        rows=frozenset().union(*(attack["per_row"]["model"] for attack in telling)),
+        rows=frozenset().union(*(attack["per_row"]["model"] for attack in tested)),
         better="high",
-        draw=lambda units: _unrecovered(telling, units),
+        draw=lambda units: _unrecovered(tested, units),
     )
 
 
@@ -149,13 +171,10 @@ def _unrecovered(attacks: Iterable[Record], units: Units) -> FloatArray | None:
     """1 - max XR in every replicate, from the leaks of the rows."""
     recoveries = []
     for attack in attacks:
-        leaks = attack["per_row"]
-        drawn = {who: redrawn(leaks[who], {}, units) for who in leaks}
-        if not all(drawn.values()):
+        drawn = recovered(attack, units)
+        if drawn is None:
             return None
-        original, model, control = (drawn[who]["mean"] for who in (ORIGINAL, "model", "control"))
-        with np.errstate(divide="ignore", invalid="ignore"):
-            recoveries.append(np.clip((model - control) / (original - control), 0, 1))
+        recoveries.append(drawn)
     worst: FloatArray = np.fmax.reduce(recoveries)
     return 1 - worst
 
@@ -165,15 +184,6 @@ def _utility(utility: Record | None) -> Number:
         note = "not measurable: the audit had no rows to be kept"
         return Number(value=None, better="high", note=note)
     return Number(value=utility["value"], interval=_pair(utility["interval"]), better="high")
-
-
-def _leak(attack: Record) -> Number:
-    rows: Mapping[str, float] = attack["per_row"]["model"]
-    return Number(
-        value=attack["leak"]["model"],
-        rows=frozenset(rows),
-        draw=lambda units: redrawn(rows, {}, units).get("mean"),
-    )
 
 
 def _metric(name: str, stored: Record) -> Number:

@@ -6,6 +6,7 @@ from typing import Any
 
 from expunge.core.bootstrap import FEWEST, LEVEL, REPLICATES, interval
 from expunge.core.events import track
+from expunge.lab.compare.attacks import leading
 from expunge.lab.compare.differences import (
     FEWEST_SEEDS,
     Difference,
@@ -39,7 +40,7 @@ def group(
     """
     entries = seeds_of(runs)
     common = shared(runs.values())
-    metrics = [name for name in common if name in wanted] or common
+    metrics = [name for name in common if name in wanted] or leading(common)
     base = _base(runs, entries, against)
     others = [entry for entry in entries if not base.runs.keys() & entry.runs.keys()]
     pairs = [(entry, name) for entry in others for name in metrics]
@@ -156,6 +157,8 @@ def _run(name: str, run: Run, wanted: Sequence[str | None]) -> dict[str, Any]:
         "method": None if origin is None else origin.method,
         "seed": None if origin is None else origin.seed,
         "verdict": run.verdict,
+        "attacks": dict(run.attacks),
+        "families": dict(run.families),
         "erasure_score": erasure.value,
         "erasure_interval": _list(erasure.interval),
         "numbers": {

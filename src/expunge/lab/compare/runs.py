@@ -90,6 +90,8 @@ class Run:
         role: ``original`` and ``reference`` are anchors; all others are ``run``.
         origin: How the model was made, where that is known.
         verdict: Of an audit.
+        attacks: Attack -> what it recovered and its outcome, of an audit.
+        families: Family -> outcome, of an audit.
         erasure: Erasure score of an audit.
         notes: What a reader must know.
     """
@@ -105,6 +107,8 @@ class Run:
     role: str = RUN
     origin: Origin | None = None
     verdict: str | None = None
+    attacks: Mapping[str, Any] = field(default_factory=dict)
+    families: Mapping[str, str] = field(default_factory=dict)
     erasure: Number | None = None
     notes: Sequence[str] = ()
 

@@ -7,6 +7,7 @@ from io import StringIO
 from typing import Any
 
 from expunge.lab.bench_table import UNMEASURED, written
+from expunge.lab.compare.attacks import NAMES
 
 ABREAST = 80
 """Characters of names side by side in one table of numbers."""
@@ -25,7 +26,7 @@ class Table:
 
 def tables(group: Group) -> list[Table]:
     """The tables of one group of runs."""
-    return [_headline(group), *_numbers(group), *_differences(group)]
+    return [_headline(group), *_outcomes(group), *_numbers(group), *_differences(group)]
 
 
 def counted(group: Group) -> str:
@@ -106,6 +107,39 @@ def _headline(group: Group) -> Table:
     return Table("Forgetting and utility, 95% intervals in brackets", heads, rows)
 
 
+def _outcomes(group: Group) -> Iterable[Table]:
+    """Families and attacks of audits, with the outcome of each and what its gate looked at."""
+    runs = group["runs"] if group["kind"] == "audit" else []
+    heads = ["", *(run["name"] for run in runs)]
+    families = dict.fromkeys(name for run in runs for name in run["families"])
+    if families:
+        rows = [[name, *(run["families"].get(name, UNMEASURED) for run in runs)]
+                for name in families]  # fmt: skip
+        yield Table("Families", heads, rows)
+    attacks = dict.fromkeys(
+        (name, of["statistic"]) for run in runs for name, of in run["attacks"].items()
+    )
+    if attacks:
+        rows = [
+            [_gate(name, statistic), *(_outcome(run["attacks"].get(name), statistic)
+                                       for run in runs)]
+            for name, statistic in attacks
+        ]  # fmt: skip
+        yield Table("Attacks, what their gates look at, 95% intervals in brackets", heads, rows)
+
+
+def _gate(name: str, statistic: str) -> str:
+    return name if statistic == "recovery" else f"{name} ({statistic})"
+
+
+def _outcome(attack: Mapping[str, Any] | None, statistic: str) -> str:
+    if attack is None or attack["statistic"] != statistic:
+        return UNMEASURED
+    value = {"value": attack["recovery"], "interval": attack["interval"]}
+    only = "" if attack["decides"] else ", reported only"
+    return f"{bounded(value)} {attack['outcome']}{only}"
+
+
 AXES = ("forgetting", "utility")
 ARROWS = {"low": " (low is better)", "high": " (high is better)", "target": ""}
 
@@ -138,7 +172,13 @@ def _over_seeds(number: Mapping[str, Any] | None) -> str:
 
 def _numbers(group: Group) -> Iterable[Table]:
     """What else the runs share, a few numbers abreast."""
-    rest = [n for n in group["metrics"] if n not in (group["forgetting"], group["utility"])]
+    shown = NAMES.values() if group["kind"] == "audit" else ()
+    rest = [
+        name
+        for name in group["metrics"]
+        if name not in (group["forgetting"], group["utility"])
+        and name.partition(".")[0] not in shown
+    ]
     for place, names in enumerate(_abreast(rest)):
         rows = [
             [run["name"], *(written(run["numbers"][name]["value"]) for name in names)]
