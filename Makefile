@@ -39,6 +39,8 @@ study: $(READY) bench
 	$(BIN)/python benches/baselines.py
 	$(BIN)/python benches/stop_and_settle.py
 	$(BIN)/python benches/estimate.py
+	$(BIN)/python benches/audit_cost.py
+	$(BIN)/python benches/audit_zoo.py
 	$(BIN)/python benches/path.py
 	$(BIN)/python benches/coreset.py
 	$(BIN)/python benches/benchmarks.py $(if $(DATA),--data $(DATA))

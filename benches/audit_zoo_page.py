@@ -15,7 +15,7 @@ STATES = {
 }
 CLASSES = (
     "invalid", "broken", "not-forgotten", "guarded", "hidden", "inconclusive",
-    "forgotten-blackbox", "forgotten-whitebox", "retrain-equivalent",
+    "forgotten-blackbox", "forgotten-whitebox", "retrain-equivalent", "no model",
 )  # fmt: skip
 PROMISED = {
     "knows, called forgotten": ("never", lambda one: one["hits"] == 0),

@@ -23,6 +23,8 @@ _HOME = {
     "read_rows": "expunge.data.jsonl",
     "write_rows": "expunge.data.jsonl",
     "Audit": "expunge.audit.record",
+    "sign": "expunge.report.certificate",
+    "verify": "expunge.report.certificate",
     "ExpungeError": "expunge.core.errors",
     "Leak": "expunge.core.results",
     "Outcome": "expunge.core.results",

@@ -216,6 +216,10 @@ def test_the_row_format_is_told_in_full() -> None:
     assert [name for name in Row.__dataclass_fields__ if f"`{name}`" not in page] == []
 
 
+PROMISES = re.compile(r"(?<!')\b(?:erased|guaranteed?|guarantees)\b", re.IGNORECASE)
+"""Words for more than was measured; in single quotes they are a paper's own title."""
+
+
 @pytest.mark.parametrize("page", PAGES, ids=named)
 def test_no_page_promises_more_than_was_measured(page: Path) -> None:
-    assert re.findall(r"\b(?:erased|guaranteed?|guarantees)\b", told(page), re.IGNORECASE) == []
+    assert PROMISES.findall(told(page)) == []

@@ -210,6 +210,7 @@ def _told(
             has_runtime=setting.model.gate is not None,
             decision=decision,
             smallest=smallest_detectable(said.judged.values()),
+            by_membership=MEMBERSHIP in said.recoveries,
         ),
         "not_run": not_run(setting.plan, bool(said.recoveries)),
         "open_families": list(decision.open_families),

@@ -26,6 +26,7 @@ def limits(
     has_runtime: bool,
     decision: Decision,
     smallest: float | None = None,
+    by_membership: bool = False,
 ) -> list[str]:
     """The sentences that bound what this audit supports.
 
@@ -41,6 +42,7 @@ def limits(
         has_runtime: Whether the model has a run-time part.
         decision: The verdict.
         smallest: The smallest recovery that an attack on these rows could have shown.
+        by_membership: Whether forget rows were told from hold-out rows.
     """
     said = ["That no attack tried here recovers the content does not show that none could."]
     if not has_original:
@@ -63,6 +65,11 @@ def limits(
     if utility is not None and utility.measure != "recall":
         said.append(
             "The original hardly answers the rows to be kept: utility is its token accuracy."
+        )
+    if by_membership and control is not None and control.kind == "placebo":
+        said.append(
+            "Membership compares forget rows with hold-out rows: where these are of another kind, "
+            "it shows that too."
         )
     if has_runtime:
         said.append("Attacks that open the model ran without its run-time part.")

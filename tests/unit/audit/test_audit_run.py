@@ -87,6 +87,8 @@ def test_membership_on_either_side_is_hidden_and_named(
     assert attack["recovery"] == pytest.approx(abs(auc - 0.5))
     assert (attack["statistic"], attack["gate"]) == ("difference", 0.15)
     assert set(attack["beside"]["model"]["holdout"]) == {row.id for row in HOLDOUT}
+    warned = any(limit.startswith("Membership compares") for limit in done.data["limits"])
+    assert warned == (control is PLACEBO)
 
 
 def test_membership_without_hold_out_rows_says_nothing() -> None:

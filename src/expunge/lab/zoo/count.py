@@ -123,7 +123,7 @@ def by_rows(records: Sequence[Record]) -> dict[str, dict[str, int]]:
 
 def costs(records: Sequence[Record]) -> dict[str, float]:
     """CPU-seconds of the audits."""
-    spent = sorted(one["cpu_seconds"]["audited"] for one in records) or [0.0]
+    spent = sorted(one["cpu_seconds"]["audited"] for one in records if one["attacks"]) or [0.0]
     return {
         "median": spent[len(spent) // 2],
         "p90": spent[int(0.9 * (len(spent) - 1))],

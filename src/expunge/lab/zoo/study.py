@@ -17,6 +17,7 @@ from typing import Any
 
 from expunge.audit.plan import PROFILES
 from expunge.core.atomic import write_json
+from expunge.core.errors import ExpungeError
 from expunge.core.events import progress
 from expunge.core.registry import methods
 from expunge.lab.zoo import models
@@ -35,6 +36,8 @@ BESIDE = ("actpert", "mia", "alias")
 """Attacks beside those of the profile: with them every family that a verdict requires has one."""
 STRENGTHS = (0.3, 1.0, 3.0)
 """Rates at which each method is run, in multiples of `RATE`."""
+NO_MODEL = "no model"
+"""In place of a class, where a method's run failed its own check."""
 FEWER = (4, 8, 12)
 """Forgotten people that some audits of retrained models are told of."""
 KINDS = ("gradient", "merge")
@@ -134,7 +137,11 @@ def carry_out(out: Path, job: Job, profile: str) -> None:
     torch.set_num_threads(1)
     own = world(job.world)
     began = time.process_time()
-    subject, original = built(job, out)
+    try:
+        subject, original = built(job, out)
+    except ExpungeError as error:  # a run that failed its own check leaves no model
+        write_json(out / f"{job.name}.json", without_model(job, error), indent=None)
+        return
     reference = _never(job.world, NEVER) if job.control == "reference" else None
     built_in = time.process_time() - began
     done = audit(
@@ -156,6 +163,23 @@ def carry_out(out: Path, job: Job, profile: str) -> None:
         retrained = _never(job.world, NEVER)
         kept["stress"] = under_stress(subject, original, retrained, own, job.number)
     write_json(out / f"{job.name}.json", kept, indent=None)
+
+
+def without_model(job: Job, error: ExpungeError) -> dict[str, Any]:
+    """What is kept of a method's run that ended as an error."""
+    return {
+        "name": job.name,
+        "kind": job.kind,
+        "state": job.state,
+        "strength": job.strength,
+        "verdict": NO_MODEL,
+        "reasons": [error.found],
+        "erasure_score": None,
+        "utility": None,
+        "attacks": {},
+        "metrics": {},
+        "cpu_seconds": {"built": 0.0, "audited": 0.0},
+    }
 
 
 def record(job: Job, data: Mapping[str, Any], built_in: float, spent: float) -> dict[str, Any]:
@@ -233,7 +257,7 @@ def _unlearned(job: Job, own: World, original: Subject, out: Path) -> Subject:
     return load(change)
 
 
-RATE = 3e-3
+RATE = 1e-3
 """Learning rate at strength 1: what the models of the zoo learn by, a little below."""
 
 
