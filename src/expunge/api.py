@@ -12,7 +12,7 @@ from expunge.core.errors import ExpungeError, raise_all
 from expunge.core.paths import locked
 from expunge.core.registry import guards
 from expunge.data.jsonl import read_rows
-from expunge.engine.again import carry_out, is_repeatable
+from expunge.engine.again import carry_out, how_it_was_made, is_repeatable
 from expunge.engine.change import FORMAT, MANIFEST, Change, load_change
 from expunge.engine.check import Report, occupied, read_roles
 from expunge.engine.run import forget as forget_folder
@@ -134,6 +134,7 @@ def audit(
         reference=subjects.get("reference"),
         paths={name: one for name, one in models.items() if isinstance(one, str | Path)},
         unlearn=_process(model, kept),
+        made=how_it_was_made(_manifest(model)),
         **options,
     )
 
@@ -291,7 +292,7 @@ def _gate(folder: Path, runtime: Mapping[str, Any]) -> Any:
 
 def _process(model: Any, retain: Sequence[Row]) -> "Callable[[Sequence[Row]], Subject] | None":
     """Carries out a request as the change in a folder was made; None for anything else."""
-    manifest = inspect_folder(model).manifest if isinstance(model, str | Path) else None
+    manifest = _manifest(model)
     if manifest is None or not is_repeatable(manifest):
         return None
 
@@ -301,6 +302,10 @@ def _process(model: Any, retain: Sequence[Row]) -> "Callable[[Sequence[Row]], Su
             return load(Path(place) / "change")
 
     return unlearn
+
+
+def _manifest(model: Any) -> Mapping[str, Any] | None:
+    return inspect_folder(model).manifest if isinstance(model, str | Path) else None
 
 
 def _rows(source: Rows | None, role: str) -> list[Row]:

@@ -22,7 +22,7 @@ from typing import Literal
 
 from expunge.core.params import param
 from expunge.core.results import Leak
-from expunge.lm.readout import middle_layers, read, share_of_first
+from expunge.lm.readout import by_row_and_layer, middle_layers, read, share_of_first
 from expunge.lm.subject import Scene, Subject
 from expunge.lm.values import draw
 from expunge.requests.rows import Row
@@ -64,9 +64,7 @@ def mount(subject: Subject, rows: Sequence[Row], scene: Scene, params: Params) -
     if field.form == "strength":
         return Leak(per_row={}, note="no rival values and no wrong answers to compare with")
     layers = params.layers or middle_layers(subject.model)
-    per_row: dict[str, float] = {}
     readings = read(subject, field.contests, layers)
-    for contest, lines in zip(field.contests, readings, strict=True):
-        leak = float(share_of_first(lines).max())
-        per_row[contest.row] = max(per_row.get(contest.row, 0.0), leak)
-    return Leak(per_row=per_row, threshold=field.threshold, note=field.note)
+    shares = [share_of_first(lines) for lines in readings]
+    per_row, per_layer = by_row_and_layer(field.contests, shares, layers)
+    return Leak(per_row=per_row, layers=per_layer, threshold=field.threshold, note=field.note)

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 
 from expunge.core.params import param
 from expunge.core.results import Leak
-from expunge.lm.readout import middle_layers, read
+from expunge.lm.readout import by_row_and_layer, middle_layers, read
 from expunge.lm.subject import Scene, Subject
 from expunge.lm.values import Contest, places
 from expunge.requests.rows import Row
@@ -55,8 +55,6 @@ def mount(subject: Subject, rows: Sequence[Row], scene: Scene, params: Params) -
     """Whether some middle layer would say the value."""
     contests = [Contest(row.id, (place,)) for row in rows for place in places(row)]
     layers = params.layers or middle_layers(subject.model)
-    per_row: dict[str, float] = {}
-    for contest, lines in zip(contests, read(subject, contests, layers), strict=True):
-        leak = float(lines[0].spoken.any())
-        per_row[contest.row] = max(per_row.get(contest.row, 0.0), leak)
-    return Leak(per_row=per_row)
+    spoken = [lines[0].spoken.astype(float) for lines in read(subject, contests, layers)]
+    per_row, per_layer = by_row_and_layer(contests, spoken, layers)
+    return Leak(per_row=per_row, layers=per_layer)

@@ -59,6 +59,7 @@ class Setting:
         paths: Where the models came from.
         given: Role -> its rows as they were given.
         unlearn: Carries out a request by the process that made the model, where it is at hand.
+        made: How the model was made from the original: kind, method, params, wrappers, seed.
     """
 
     model: Subject
@@ -78,6 +79,7 @@ class Setting:
     paths: Mapping[str, str | Path]
     given: Mapping[str, Sequence[Row]]
     unlearn: Callable[[Sequence[Row]], Subject] | None
+    made: Mapping[str, Any] | None
 
     @cached_property
     def bare(self) -> Subject:
@@ -150,6 +152,7 @@ def assemble(setting: Setting, found: Findings, seconds: float) -> dict[str, Any
             "unit": said.unit,
             "entities": {row.id: row.subject for row in setting.forget},
         },
+        "made": None if setting.made is None else dict(setting.made),
         "data": _data(setting),
         "plan": _plan(setting.plan),
         "control": _control(found.control),

@@ -70,7 +70,7 @@ def attack_record(mounted: Mounted, recovery: Recovery, judged: Judged) -> dict[
         "would_fail_at": judged.would_fail_at,
         "rows_to_decide": judged.rows_to_decide,
         "note": _note(mounted, family, judged),
-        "parts": {who: mean_parts(runs[who]) for who in ("model", "control")},
+        "parts": {who: mean_parts(leaks) for who, leaks in runs.items()},
         "curve": _curve(runs),
         "layers": _layers(runs),
         "per_row": {who: mean_per_row(leaks) for who, leaks in runs.items()},

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from time import perf_counter
+from typing import Any
 
 import numpy as np
 
@@ -62,6 +63,7 @@ def audit(
     cache: Path | None = None,
     paths: Mapping[str, str | Path] | None = None,
     unlearn: Callable[[Sequence[Row]], Subject] | None = None,
+    made: Mapping[str, Any] | None = None,
 ) -> Audit:
     """Audit a model.
 
@@ -82,6 +84,7 @@ def audit(
         cache: Folder where attack results are kept for the next audit.
         paths: ``model``, ``original``, ``reference`` -> where they came from, for the record.
         unlearn: Carries out a request by the process that made the model, for attacks on it.
+        made: How the model was made, for the record: kind, method, params, wrappers, seed.
 
     Returns:
         The finished audit.
@@ -113,6 +116,7 @@ def audit(
         paths=paths or {},
         given=roles,
         unlearn=unlearn,
+        made=made,
     )
     findings = _investigate(setting, cache)
     return Audit(assemble(setting, findings, perf_counter() - started))

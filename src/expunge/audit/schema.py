@@ -50,6 +50,7 @@ class _Leak(_Part):
 
 
 class _Parts(_Part):
+    original: dict[str, float]
     model: dict[str, float]
     control: dict[str, float]
 
@@ -82,6 +83,14 @@ class _Beside(_Part):
 class _Rows(_Part):
     rows: int
     digest: str
+
+
+class _Made(_Part):
+    kind: str
+    method: str
+    params: dict[str, Any]
+    wrappers: list[Any]
+    seed: int
 
 
 class _Planned(_Part):
@@ -184,6 +193,7 @@ class AuditRecord(_Part):
     seconds: float
     models: _Models
     request: _Request
+    made: _Made | None
     data: dict[str, _Rows]
     plan: list[_Planned]
     control: _Control | None

@@ -17,6 +17,14 @@ def is_repeatable(manifest: Mapping[str, Any] | None) -> bool:
     return manifest is not None and "method" in manifest
 
 
+def how_it_was_made(manifest: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    """Kind, method, parameters, wrappers and seed of a change; None for anything else."""
+    if manifest is None or not is_repeatable(manifest):
+        return None
+    told = ("kind", "method", "params", "wrappers", "seed")
+    return {name: manifest[name] for name in told}
+
+
 def carry_out(
     manifest: Mapping[str, Any], rows: Sequence[Row], retain: Sequence[Row], out: Path
 ) -> None:

@@ -64,6 +64,27 @@ def share_of_first(readings: Sequence[Reading]) -> NDArray[np.float64]:
     return np.where(total > 0, first / np.where(total > 0, total, 1.0), 0.0)
 
 
+def by_row_and_layer(
+    contests: Sequence[Contest], leaks: Sequence[NDArray[np.float64]], layers: Sequence[int]
+) -> tuple[dict[str, float], dict[int, float]]:
+    """Largest leak of each row over layers and wordings, and the mean over rows at each layer.
+
+    Args:
+        contests: What was read.
+        leaks: [L] of each contest.
+        layers: The blocks that were read.
+
+    Returns:
+        Row id -> leak, and block -> mean over rows of the largest leak there over wordings.
+    """
+    rows: dict[str, NDArray[np.float64]] = {}
+    for contest, leak in zip(contests, leaks, strict=True):
+        rows[contest.row] = np.maximum(rows.get(contest.row, leak), leak)
+    means = np.mean(list(rows.values()), axis=0) if rows else []
+    per_layer = {layer: float(mean) for layer, mean in zip(layers, means, strict=bool(rows))}
+    return {row: float(of.max()) for row, of in rows.items()}, per_layer
+
+
 def middle_layers(model: torch.nn.Module) -> tuple[int, ...]:
     """All blocks but the first, which has seen little, and the last, which is the output."""
     depth = len(Slots(model))

@@ -45,6 +45,7 @@ def attack(name: str) -> dict[str, Any]:
         "parts": {
             "model": {"identity_rate": 0.91} if family == "compression" else {},
             "control": {},
+            "original": {},
         },
         "curve": {"steps": STEPS}
         | {who: [leak * (step / 100) ** 0.4 for step in STEPS] for who, leak in leaks.items()}
@@ -94,6 +95,13 @@ def audit_record() -> dict[str, Any]:
             "reference": {"label": "reference", "path": None, "digest": "ef" * 32},
         },
         "request": {"rows": 80, "subjects": 8, "known": 78, "unit": "fact", "entities": {}},
+        "made": {
+            "kind": "checkpoint",
+            "method": "npo",
+            "params": {"beta": 0.1, "lr": 1e-4},
+            "wrappers": [],
+            "seed": 0,
+        },
         "data": {
             "forget": {"rows": 80, "digest": "12" * 32},
             "retain": {"rows": 200, "digest": "34" * 32},

@@ -26,6 +26,7 @@ MORE = {
 BUDGETS = (1, 4, 16, 64)
 SIDE = 200
 SCORES = {"loss": 0.31, "zlib": 0.34, "min_k": 0.36, "min_k_plus_plus": 0.44, "gradnorm": 0.29}
+WHO = ("original", "model", "control")
 
 
 def rich_record() -> dict[str, Any]:
@@ -83,9 +84,7 @@ def another(
             who: dict.fromkeys(ROWS, leak)
             for who, leak in zip(("original", "model", "control"), leaks, strict=True)
         },
-        "parts": {"model": {"identity_rate": 0.972}, "control": {"identity_rate": 0.968}}
-        if family == "compression"
-        else {"model": {}, "control": {}},
+        "parts": {who: {"identity_rate": 0.97} if family == "compression" else {} for who in WHO},
     }
     if told["curve"]:
         told["curve"] = {"steps": STEPS} | {
@@ -102,7 +101,8 @@ def sampled() -> dict[str, Any]:
         return {f"leak@{b}": 1 - (1 - level) ** b for b in BUDGETS} | {"pinpoint": level}
 
     told = another("sample", "sampling", "B", (1.0, 0.24, 0.2))
-    return told | {"parts": {"model": curve(0.017), "control": curve(0.011)}}
+    levels = {"original": 0.9, "model": 0.017, "control": 0.011}
+    return told | {"parts": {who: curve(level) for who, level in levels.items()}}
 
 
 def placements(level: float, seed: str) -> tuple[dict[str, float], dict[str, float]]:
@@ -138,6 +138,7 @@ def membership() -> dict[str, Any]:
             "model": {f"auc_{name}": level for name, level in SCORES.items()} | counts,
             "control": {f"auc_{name}": 0.5 + rank / 90 for rank, name in enumerate(SCORES)}
             | counts,
+            "original": {f"auc_{name}": 1.0 for name in SCORES} | counts,
         },
         "per_row": {who: rows for who, (rows, _) in sides.items()},
         "beside": {who: {"holdout": rows} for who, (_, rows) in sides.items()},
@@ -159,7 +160,7 @@ def stealthy() -> dict[str, Any]:
         "interval": [0.16, 0.33],
         "outcome": "fail",
         "note": "the linter flags the request: please",
-        "parts": {"model": {"sa": 0.2, "flagged": 1.0}, "control": {}},
+        "parts": {"model": {"sa": 0.2, "flagged": 1.0}, "control": {}, "original": {}},
         "per_row": {"original": {}, "model": dict.fromkeys(ROWS, 0.31), "control": {}},
         "beside": {"original": {}, "model": {"clean": dict.fromkeys(ROWS, 0.07)}, "control": {}},
     }

@@ -178,11 +178,11 @@ def test_a_membership_test_without_placements_has_no_roc_and_one_score_no_second
 def test_curves_over_answers_take_the_numbers_of_the_record_and_name_who_is_missing():
     record = rich_record()
     (chart,) = budget_charts(record, attack_lines(record))
-    assert "no such curve of the original" in chart
+    assert "no such curve" not in chart
     parts = record["attacks"]["sample"]["parts"]
     assert f"this model {parts['model']['leak@64']:.0%}" in chart
-    parts["original"] = parts["model"]
-    assert "no such curve" not in budget_charts(record, attack_lines(record))[0]
+    parts["original"] = {}
+    assert "no such curve of the original" in budget_charts(record, attack_lines(record))[0]
 
 
 def test_a_single_budget_is_no_curve():
@@ -239,10 +239,11 @@ def test_the_part_that_lost_most_is_named():
 
 
 def test_what_the_record_does_not_hold_is_said_in_one_sentence():
-    page = told(audit_record())
+    page = told(audit_record() | {"made": None})
+    assert "made from the original by npo (checkpoint, seed 0)" in told(audit_record())
     for said in (
         "was not measured, so there is no histogram of it",
-        "stand in its own change.json",
+        "How the model was made from the original is not known",
         "Over-refusal and honesty were not measured.",
         "there is no curve over a sequence of requests",
         "No membership test was run.",

@@ -80,7 +80,7 @@ def score_chart(one: AttackLine) -> Markup | None:
                     tone=TONES[who],
                     interval=area(parts[who][name], *_counts(parts[who])),
                 )
-                for who in ("control", "model")
+                for who in ("original", "control", "model")
                 if name in parts[who]
             ],
         )
