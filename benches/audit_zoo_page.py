@@ -20,7 +20,7 @@ CLASSES = (
 PROMISED = {
     "knows, called forgotten": ("never", lambda one: one["hits"] == 0),
     "hides, called forgotten": ("never", lambda one: one["hits"] == 0),
-    "hides, called hidden, guarded or not-forgotten": (
+    "hides, called hidden or guarded": (
         "at least 95%", lambda one: one["hits"] >= 0.95 * one["of"],
     ),
     "never knew, called hidden or not-forgotten": (
@@ -44,8 +44,9 @@ def _what(found: Record) -> Iterator[str]:
         "thousand parameters: each learned six facts about each of some forty invented people, "
         "of whom sixteen (96 rows) are to be forgotten; `expunge.lab.zoo` says how each kind is "
         "made. The control is the placebo (the audited model on people nobody taught it) for two "
-        "audits of three, else a retrained reference. Shares have 95% intervals "
-        "(Clopper-Pearson)."
+        "audits of three, else a retrained reference. A model that was made to hide and still "
+        "answers more than a tenth of the plain questions counts among those that know. Shares "
+        "have 95% intervals (Clopper-Pearson)."
     )
     yield from wrap(told, 99)
     yield ""

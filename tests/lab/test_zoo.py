@@ -125,6 +125,13 @@ def test_bars_and_confusion_count_what_the_audits_said() -> None:
     }  # fmt: skip
 
 
+def test_a_model_made_to_hide_that_still_answers_does_not_hide() -> None:
+    loud = record("h2", "hides", "not-forgotten", leaks={"direct": 0.5}, failing=("direct",))
+    assert count.state_of(loud) == "knows"
+    assert count.bars([*RECORDS, loud])["knows, called forgotten"]["of"] == 3
+    assert count.missed([loud]) == []
+
+
 def test_an_instrument_is_faithful_when_it_tells_who_knows() -> None:
     told = count.instruments(RECORDS)
     assert told["direct"]["faithfulness"] == pytest.approx(1.0)

@@ -1,10 +1,12 @@
 """The verdict rules, on synthetic leaks of models of known state (golden tests)."""
 
 from collections.abc import Mapping
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
+from expunge.audit import evidence
 from expunge.audit.outcomes import judge
 from expunge.audit.statistics import Leaks, Resamples, recover, resamples
 from expunge.audit.verdict import (
@@ -269,3 +271,24 @@ def test_equivalence_needs_every_measurement() -> None:
         assert not Equivalence(**(EQUAL | {missing: None})).holds
     for field, value in (("rows", 399), ("ks_p", 0.05), ("ks_d_upper", 0.16)):
         assert not Equivalence(**(EQUAL | {field: value})).holds
+
+
+def test_equivalence_is_read_off_what_was_measured_beside_a_reference() -> None:
+    quality = SimpleNamespace(mean=0.4, intervals={"d": (0.05, 0.12)}, parts={})
+    fade = SimpleNamespace(parts={"ratio": 0.1})
+    found = SimpleNamespace(
+        known=range(400), metrics={"forget-quality": {"model": quality}, "fade": {"model": fade}}
+    )
+    said = SimpleNamespace(recoveries={"mia": SimpleNamespace(upper=0.04)})
+    told = evidence._equivalence(SimpleNamespace(reference=object()), found, said)
+    assert told.holds
+    for change in (
+        {"known": range(399)},
+        {"metrics": {"fade": {"model": fade}}},
+        {"metrics": {"forget-quality": {"model": quality}}},
+    ):
+        less = SimpleNamespace(**{**vars(found), **change})
+        assert not evidence._equivalence(SimpleNamespace(reference=object()), less, said).holds
+    apart = SimpleNamespace(recoveries={"mia": SimpleNamespace(upper=0.06)})
+    assert not evidence._equivalence(SimpleNamespace(reference=object()), found, apart).holds
+    assert not evidence._equivalence(SimpleNamespace(reference=None), found, said).holds
