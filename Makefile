@@ -28,7 +28,7 @@ demo: $(READY)
 	$(BIN)/expunge demo --out demo
 
 test: $(READY)
-	$(BIN)/python -m pytest -m "not slow and not gpu" -n 2
+	$(BIN)/python -m pytest -m "not slow and not gpu" -n 2 --dist worksteal
 
 bench: $(READY)
 	$(BIN)/python benches/engine.py

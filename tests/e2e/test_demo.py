@@ -18,7 +18,7 @@ from expunge.lab import demo
 from expunge.report.demo import ROLES
 
 BLACK_BOX = ("direct", "prob", "prefix", "sample")
-COSTLY = ("lens", "lens-exit", "quant8", "quant4", "relearn-ood", "relearn-in")
+COSTLY = (*demo.LEFT_OUT, "lens", "lens-exit", "relearn-in")
 
 
 @pytest.fixture(scope="module")

@@ -70,7 +70,7 @@ def failing(done: Audit) -> set[str]:
 
 
 def test_the_original_has_not_forgotten(given: Case) -> None:
-    done = audited(given.original, given)
+    done = audited(given.original, given, only=("direct", "prob", "lens"))
     assert done.verdict == "not-forgotten"
     assert done.data["erasure_score"] <= 0.1
 
@@ -102,13 +102,14 @@ def test_a_guard_over_the_original_is_guarded(given: Case) -> None:
 @pytest.mark.parametrize("moving", ["all", "last", "middle"])
 def test_a_model_that_was_taught_to_refuse_hides(given: Case, moving: str) -> None:
     subject = models.refuser(given.people, given.original, given.seed, moving=moving)
-    done = audited(subject, given)
+    done = audited(subject, given, only=("direct", "prob", "lens", "relearn-in"))
     assert done.verdict == "hidden", done.reasons
     assert {"prob", "lens", "relearn-in"} <= failing(done)
 
 
 def test_an_edit_of_the_last_block_hides_and_the_lens_sees_below_it(given: Case) -> None:
-    done = audited(models.misled(given.people, given.original, given.seed), given)
+    subject = models.misled(given.people, given.original, given.seed)
+    done = audited(subject, given, only=("direct", "prob", "lens", "lens-exit"))
     assert done.verdict == "hidden", done.reasons
     assert {"lens", "lens-exit"} <= failing(done)
     assert "prob" not in failing(done)
@@ -172,7 +173,7 @@ def test_overshot_preference_optimisation_is_hidden_and_named_over_forgotten(
         method="npo", stop_at="none", params={"max_steps": 200, "lr": 1e-3},
         out=tmp_path / "change",
     )  # fmt: skip
-    done = audited(load(tmp_path / "change"), given)
+    done = audited(load(tmp_path / "change"), given, only=("direct", "relearn-in", "mia"))
     assert done.verdict == "hidden", done.reasons
     assert any("over-forgotten" in reason for reason in done.reasons), done.reasons
 
@@ -180,7 +181,8 @@ def test_overshot_preference_optimisation_is_hidden_and_named_over_forgotten(
 def test_the_same_audit_twice_is_the_same_to_the_byte() -> None:
     given = case(0)
     subject = models.refuser(given.people, given.original, 0)
-    first, second = (dict(audited(subject, given).data) for _ in range(2))
+    drawn = ("direct", "prob", "sample", "actpert", "relearn-in", "mia")
+    first, second = (dict(audited(subject, given, only=drawn).data) for _ in range(2))
     assert first.pop("seconds") != 0
     second.pop("seconds")
     assert json.dumps(first, sort_keys=True) == json.dumps(second, sort_keys=True)
@@ -192,11 +194,11 @@ def test_rows_the_original_never_knew_are_named_and_not_attacked() -> None:
     half = replace(
         people, forget=(*people.forget[:80], *people.holdout[:16]), holdout=people.holdout[16:]
     )
-    done = audited(given.retrained, replace(given, people=half))
+    done = audited(given.retrained, replace(given, people=half), only=("direct", "prob"))
     assert done.data["request"]["known"] == 80
     assert any("answers 80 of 96" in limit for limit in done.data["limits"])
     unknown = replace(people, forget=people.holdout[:96], holdout=people.forget)
-    done = audited(given.retrained, replace(given, people=unknown))
+    done = audited(given.retrained, replace(given, people=unknown), only=("direct", "prob"))
     assert (done.verdict, done.reasons[0][:20]) == ("invalid", "the original knows 0")
 
 
@@ -209,6 +211,6 @@ def test_a_reference_that_was_trained_on_the_rows_is_named() -> None:
 def test_too_few_rows_decide_nothing_and_the_smallest_leak_they_show_is_told() -> None:
     given = case(0)
     few = replace(given, people=replace(given.people, forget=given.people.forget[:18]))
-    done = audited(given.retrained, few)
+    done = audited(given.retrained, few, only=("direct", "prob", "prefix", "lens"))
     assert done.verdict == "inconclusive"
     assert any("smallest recovery they can show is 0." in limit for limit in done.data["limits"])

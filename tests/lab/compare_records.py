@@ -116,7 +116,7 @@ def attack(name: str, model: float | None = None) -> dict[str, Any]:
         **{"family": family, "level": level, "with_runtime": True, "threshold": 0.1},
         **{"leak": leaks, "recovery": recovery, "interval": list(bounds), "upper": bounds[1]},
         **{"gate": 0.1, "outcome": "inconclusive", "n": 40, "runs": 1, "note": "", **undecided},
-        "parts": {"model": {}, "control": {}},
+        "parts": {"original": {}, "model": {}, "control": {}},
         **{"statistic": "recovery", "decides": True, "layers": None},
         "per_row": {who: dict.fromkeys(rows_of("facts"), leak) for who, leak in leaks.items()},
         "beside": {who: {} for who in leaks},
@@ -140,7 +140,11 @@ def audit(**changed: Any) -> dict[str, Any]:
         "request": {"rows": 40, "subjects": 8, "known": 40, "unit": "fact", "entities": {}},
         "control": {"kind": "reference", "rows": 40, "invented": 0},
         "attacks": {name: attack(name) for name in ATTACKS},
-        **{"data": {}, "plan": [{"id": n, "version": 1, "params": {}, "runs": 1} for n in ATTACKS]},
+        **{
+            "made": None,
+            "data": {},
+            "plan": [{"id": n, "version": 1, "params": {}, "runs": 1} for n in ATTACKS],
+        },
         "metrics": {"probability": dict.fromkeys(models, value)},
         "utility": {
             **{"value": 0.93, "interval": [0.89, 0.97], "measure": "recall", "rows": 40},

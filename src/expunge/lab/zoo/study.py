@@ -34,7 +34,7 @@ OF = 2
 """Originals of a world that each way of hiding is tried on."""
 BESIDE = ("actpert", "mia", "alias")
 """Attacks beside those of the profile: with them every family that a verdict requires has one."""
-STRENGTHS = (0.3, 1.0, 3.0)
+STRENGTHS = (1.0, 0.3, 3.0)
 """Rates at which each method is run, in multiples of `RATE`."""
 NO_MODEL = "no model"
 """In place of a class, where a method's run failed its own check."""
@@ -97,9 +97,9 @@ def jobs(worlds: Sequence[int]) -> Iterator[Job]:
                 yield Job(seed, kind, number, "hides", control)
         for kind in ("nonsense", "random"):
             yield Job(seed, kind, 0, "ruins")
-    for card in methods.cards():
-        if card.kind in KINDS:
-            for strength in STRENGTHS:
+    for strength in STRENGTHS:
+        for card in methods.cards():
+            if card.kind in KINDS:
                 yield Job(worlds[0], card.id, 0, "unlearned", "placebo", strength)
 
 
