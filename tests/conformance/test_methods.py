@@ -9,7 +9,9 @@ from expunge.core.registry import methods
 from expunge.testing import check_method, objective, tiny_model
 
 GRADIENT = [card.id for card in methods.cards() if card.kind == "gradient"]
-DRIVEN = [card.id for card in methods.cards() if card.kind in ("gradient", "exact", "merge")]
+DRIVEN = [
+    card.id for card in methods.cards() if card.kind in ("gradient", "exact", "merge", "edit")
+]
 
 
 @pytest.mark.parametrize("method_id", DRIVEN)

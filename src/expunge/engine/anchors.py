@@ -28,7 +28,7 @@ from expunge.engine.remembered import Table, Wanted, computed, drawn, keep, kept
 from expunge.engine.slots.sample import Sampler
 from expunge.engine.sources import Frozen
 from expunge.engine.start import Start, handed_over, is_replayed, logits_of, moving_head
-from expunge.engine.view import View
+from expunge.engine.view import Editing, View
 from expunge.lm.arch import Slots, base_of
 from expunge.lm.digest import model_digest
 
@@ -113,6 +113,10 @@ class Remembered:
             if packed is not None:
                 known |= {at: _rectangle(packed[:, blocks.index(at)], real) for at in asked}
         return known
+
+    def edited(self, edit: Editing) -> Frozen:
+        """The anchor under a change, asked anew each time."""
+        return self._asked().edited(edit)
 
     @property
     def blocks(self) -> int:

@@ -16,7 +16,7 @@ from expunge.data.jsonl import read_rows
 from expunge.data.retain import choose_retain
 from expunge.engine import rates
 from expunge.engine.change import read_manifest
-from expunge.engine.combinations import refused
+from expunge.engine.combinations import about_edits, refused
 from expunge.engine.datasets import wordings_of
 from expunge.engine.estimate import estimate
 from expunge.engine.exact import base_for
@@ -217,7 +217,7 @@ def _wrong_together(
 ) -> list[ExpungeError]:
     module = methods.load(method)
     if not hasattr(module, "forget"):  # it trains nothing
-        return []
+        return list(about_edits(adapter))
     around = modules_of(wrappers)
     needs = GradientMethod.assemble(module, settings, around).needs
     modules = [module, *(wrapper for wrapper, _ in around)]

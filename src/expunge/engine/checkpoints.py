@@ -6,26 +6,33 @@ names every file with its size; the marker is written last. Nothing else is ever
 
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
+
+from safetensors.torch import load_file, save_file
+from torch import Tensor
 
 from expunge.core.atomic import write_json
 
 MARKER = "complete.json"
 STATE = "method_state.json"
+TENSORS = "method_state.safetensors"
 KEEP = 2
 
 
-def seal(folder: Path, state: dict[str, Any]) -> None:
+def seal(folder: Path, state: dict[str, Any], tensors: Mapping[str, Tensor]) -> None:
     """Make a checkpoint count: the method's state and then the marker.
 
     Args:
         folder: A checkpoint folder whose files are all written.
         state: The method's own state, plain JSON values.
+        tensors: And what of it are tensors.
     """
     (folder / "training_args.bin").unlink(missing_ok=True)
     write_json(folder / STATE, state)
+    if tensors:
+        save_file({n: t.detach().cpu().contiguous() for n, t in tensors.items()}, folder / TENSORS)
     write_json(folder / MARKER, {"files": _sizes(folder)})
 
 
@@ -48,6 +55,12 @@ def state_of(folder: Path) -> dict[str, Any]:
     """The method's state as it was at this checkpoint."""
     state: dict[str, Any] = json.loads((folder / STATE).read_text(encoding="utf-8"))
     return state
+
+
+def tensors_of(folder: Path) -> dict[str, Tensor]:
+    """The tensors of the method's state as they were at this checkpoint."""
+    path = folder / TENSORS
+    return load_file(path) if path.is_file() else {}
 
 
 def step_of(folder: Path) -> int:

@@ -83,6 +83,20 @@ def refuse_split_masks(mask: Mask) -> None:
         )
 
 
+def about_edits(adapter: str | None) -> Iterator[ExpungeError]:
+    """What cannot work with a method that changes the weights by itself."""
+    if adapter:
+        yield _together(
+            f"--adapter {adapter} with a method that edits the weights themselves.",
+            "Leave --adapter out; the change can be taken back all the same (expunge revert).",
+        )
+    if sharding() or int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        yield _together(
+            "Several processes with a method that edits the weights in one.",
+            "Start it without torchrun.",
+        )
+
+
 def _about_adapters(params: GradientParams, adapter: str | None) -> Iterator[ExpungeError]:
     if params.base_bits is not None and not adapter:
         yield _together(

@@ -35,6 +35,12 @@ def gradient(session: Session, stop: StopLevel | None) -> Driven:
     return Driven(session, trained, trained.record, _short(trained.record))
 
 
+def edit(session: Session, stop: StopLevel | None) -> Driven:
+    """Let the method change the weights by itself."""
+    trained = session.edit(stop)
+    return Driven(session, trained, trained.record, _short(trained.record))
+
+
 def merge(session: Session, stop: StopLevel | None) -> Driven:
     """Train to the last step; the method's `finish` then goes from the original to the result."""
     trained = session.train(stop, through=True)
@@ -56,6 +62,7 @@ def exact(session: Session, stop: StopLevel | None) -> Driven:
 DRIVERS: Mapping[str, Callable[[Session, StopLevel | None], Driven]] = {
     "gradient": gradient,
     "merge": merge,
+    "edit": edit,
     "exact": exact,
 }
 

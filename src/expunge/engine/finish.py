@@ -27,6 +27,8 @@ class Finishing:
         task: What was asked.
         before: Forget and retain level of the original.
         stop: The level at which forgetting is enough, or None.
+        steps: How many changes of the weights were made one after another, for what edits them.
+        stopped_by: What ended that: ``steps``, ``level`` or ``method``.
         record: What the hook wants told of itself, plain JSON values; numbers and words also
             stand in the summary.
     """
@@ -44,6 +46,7 @@ class Finishing:
         self.model, self.original, self.task = model, original, task
         self.before, self.stop = before, stop
         self.record: dict[str, Any] = {}
+        self.steps, self.stopped_by = 1, "steps"
         self._measure = measure
         self._moved = {n: p for n, p in model.named_parameters() if n in original}
         self._trained = {n: p.detach().clone() for n, p in self._moved.items()}

@@ -1,6 +1,6 @@
 """The gradient of one optimiser step, exact for every cut into micro-batches and processes."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
 from itertools import product
 from typing import Any
@@ -171,31 +171,14 @@ class StepGradient:
         backward: Callable[[Tensor], Any],
     ) -> dict[str, float]:
         assert self.method.combine is not None  # noqa: S101
-        parameters = [p for p in model.parameters() if p.requires_grad]
-        gradients: dict[str, list[Tensor]] = {}
-        sums = dict.fromkeys(self._terms, 0.0)
-        shares = dict(zip(self._terms, totals, strict=True))
-        for side, names in self._sides.items():
-            for name, views in product(names, chunks):
-                step = self._step(views, Joint(model, []), draw)
-                part = self._share(self._term(name, step), shares[name])
-                if part is not None:
-                    sums[name] += float(part.detach())
-                    backward(part)
-            gradients[side] = [
-                torch.zeros_like(p) if p.grad is None else p.grad.clone() for p in parameters
-            ]
-            for gradient in gradients[side]:
-                self.world.total(gradient)
-            model.zero_grad()
-        values = self._values(sums)
-        found = Gradients(gradients["forget"], gradients["retain"], values)
+        once = _Once(self, model, draw, (chunks, totals), backward)
+        found, beside = once.taken()
         combined = self.method.combine(found, self.task.state, self.method.params)
-        if "beside" in gradients:
-            combined = [g + b for g, b in zip(combined, gradients["beside"], strict=True)]
-        for parameter, gradient in zip(parameters, combined, strict=True):
+        if beside is not None:
+            combined = [g + b for g, b in zip(combined, beside, strict=True)]
+        for parameter, gradient in zip(once.parameters, combined, strict=True):
             parameter.grad = gradient
-        return values
+        return dict(found.values)
 
     @property
     def _sides(self) -> dict[str, Sequence[str]]:
@@ -310,3 +293,67 @@ class StepGradient:
 
 def _later(anchor: Callable[[str], Source], name: str) -> Callable[[], Source]:
     return lambda: anchor(name)
+
+
+class _Once:
+    """One step with its rows and denominators fixed: what a combiner may ask for again."""
+
+    def __init__(
+        self,
+        owner: StepGradient,
+        model: nn.Module,
+        draw: Draw,
+        parts: tuple[Sequence[dict[str, Inputs]], Sequence[float | None]],
+        backward: Callable[[Tensor], Any],
+    ) -> None:
+        self._owner, self._model, self._draw, self._chunks = owner, model, draw, parts[0]
+        self._totals = dict(zip(owner._terms, parts[1], strict=True))
+        self._backward = backward
+        self.task, self.step = owner.task, draw.step
+        self.parameters: Sequence[nn.Parameter] = [p for p in model.parameters() if p.requires_grad]
+
+    def gradients(self) -> Gradients:
+        """Both gradients at the weights as they are."""
+        return self.taken()[0]
+
+    def losses(self) -> dict[str, Tensor]:
+        """Value of both sides over the whole step, with the graph that made it."""
+        if self._owner.world.size > 1:
+            raise ExpungeError(
+                "E-USE-006",
+                f"{self._owner.method.id} takes derivatives of gradients, and "
+                f"{self._owner.world.size} processes share a step.",
+                "one process.",
+                "Start it without torchrun.",
+            )
+        found: dict[str, Tensor] = {}
+        for side in ("forget", "retain"):
+            parts = [part for _, part in self._parts(side)]
+            found[side] = torch.stack(parts).sum() if parts else torch.zeros(())
+        return found
+
+    def taken(self) -> tuple[Gradients, list[Tensor] | None]:
+        """Both gradients, and that of the terms no combiner sees, where there are any."""
+        gradients: dict[str, list[Tensor]] = {}
+        sums = dict.fromkeys(self._owner._terms, 0.0)
+        for side in self._owner._sides:
+            for name, part in self._parts(side):
+                sums[name] += float(part.detach())
+                self._backward(part)
+            gradients[side] = [
+                torch.zeros_like(p) if p.grad is None else p.grad.clone() for p in self.parameters
+            ]
+            for gradient in gradients[side]:
+                self._owner.world.total(gradient)
+            self._model.zero_grad()
+        values = self._owner._values(sums)
+        found = Gradients(gradients["forget"], gradients["retain"], values, self)
+        return found, gradients.get("beside")
+
+    def _parts(self, side: str) -> Iterator[tuple[str, Tensor]]:
+        """The share of each term of a side in each micro-batch, one forward after another."""
+        for name, views in product(self._owner._sides[side], self._chunks):
+            step = self._owner._step(views, Joint(self._model, []), self._draw)
+            part = self._owner._share(self._owner._term(name, step), self._totals[name])
+            if part is not None:
+                yield name, part

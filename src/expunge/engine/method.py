@@ -34,6 +34,9 @@ class GradientMethod:
         added: Wrapper id -> a term that it adds to the forget side, weighted like the forget term.
         beside: Further terms of the method itself (its ``BESIDE``), by name. They stand in the loss
             as they are, rest with the forget term, and no combiner sees them.
+        refresh: After each epoch, (task, params): what is looked up anew on the model as it is
+            then, in evaluation mode and without gradient, and kept in the task's state.
+        edit: Of a method that trains nothing: (`Finishing`, params), changes the weights itself.
         two_pass: Whether the terms' denominators depend on the model (``"exact": "two-pass"`` in
             the card; weights in them carry no gradient). They then take a pass of their own.
     """
@@ -51,6 +54,8 @@ class GradientMethod:
     prepare: Callable[..., None] | None
     on_epoch: Callable[..., None] | None
     finish: Callable[..., None] | None
+    refresh: Callable[..., None] | None = None
+    edit: Callable[..., None] | None = None
     added: Mapping[str, Term] = field(default_factory=dict)
     beside: Mapping[str, Term] = field(default_factory=dict)
     two_pass: bool = False
@@ -62,7 +67,8 @@ class GradientMethod:
         """Take what wrappers define, then what the module does; the rest has shared defaults.
 
         A slot is a function of a module, or the name of a shared one. The hooks ``prepare``,
-        ``on_epoch`` and ``finish`` of wrappers run after the method's own, in the order given.
+        ``on_epoch``, ``refresh`` and ``finish`` of wrappers run after the method's own, in the
+        order given.
 
         Raises:
             ExpungeError: ``E-USE-006`` when two wrappers claim one slot.
@@ -89,7 +95,7 @@ class GradientMethod:
             needs=_needs(module, params, around),
             params=params,
             select=slot("select", select.SHARED, select.everything),
-            forget=cast(Term, module.forget),
+            forget=cast(Term, getattr(module, "forget", _trains_nothing)),
             retain=slot("retain", retain.SHARED, retain.by_term),
             combine=slot("combine", combine.SHARED, None),
             mask=slot("mask", mask.SHARED, mask.all_trainable),
@@ -98,6 +104,8 @@ class GradientMethod:
             prepare=hook("prepare"),
             on_epoch=hook("on_epoch"),
             finish=hook("finish"),
+            refresh=hook("refresh"),
+            edit=_defined(module, "edit"),
             added={id: _with(term, own) for id, (term, own) in terms.items() if term is not None},
             beside=getattr(module, "BESIDE", {}),
             two_pass=any(one.CARD.get("exact") == "two-pass" for one in (module, *around)),
@@ -119,6 +127,10 @@ class GradientMethod:
         params = self.params
         weights = dict.fromkeys(self.terms, params.forget_weight)
         return weights | {"retain": params.retain_weight} | dict.fromkeys(self.beside, 1.0)
+
+
+def _trains_nothing(step: Step, params: Any) -> Mean:
+    raise LookupError("this method has no forget term: it does not train")
 
 
 def clashes(wrappers: Sequence[ModuleType]) -> list[ExpungeError]:

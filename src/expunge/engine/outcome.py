@@ -156,4 +156,5 @@ def manifest_of(plan: Plan, driven: Driven, stop: StopLevel | None) -> dict[str,
         "device": "cuda" if torch.cuda.is_available() else "cpu",
         "history": [asdict(measured) for measured in trained.history],
         "record": dict(driven.record),
+        **({"carry": dict(carry)} if (carry := driven.session.task.carry) else {}),
     }

@@ -1,7 +1,7 @@
 """A request to forget, read and resolved, before any weights load (no torch)."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -33,6 +33,7 @@ class Plan:
         seed: Seed of the run.
         out: Folder of the change.
         base: The model before it saw any rows, for methods that train anew from it.
+        carry: What earlier requests of a stream hand on to this one.
     """
 
     folder: Folder
@@ -49,6 +50,7 @@ class Plan:
     seed: int
     out: Path
     base: Folder | None = None
+    carry: Mapping[str, Any] = field(default_factory=dict)
 
     @cached_property
     def data(self) -> dict[str, dict[str, Any]]:
@@ -62,7 +64,8 @@ class Plan:
     @cached_property
     def fingerprint(self) -> str:
         """Two runs with equal fingerprints give the same weights."""
-        base = {} if self.base is None else {"base": self.base.digest}
+        base: dict[str, Any] = {} if self.base is None else {"base": self.base.digest}
+        base |= {"carry": dict(self.carry)} if self.carry else {}
         return digest(
             base
             | {

@@ -104,6 +104,7 @@ class Session:
             params=plan.params,
             folder=run / MADE,
             world=self.world,
+            carry=dict(plan.carry),
         )
         self._asked = Datasets(task, device=str(subject.model.device), packing=plan.params.packing)
         self._selection = self.method.select(task, plan.params)
@@ -166,6 +167,7 @@ class Session:
         start = self._start()
         if start is not None:
             self.task.state.update(checkpoints.state_of(start))
+            self.task.tensors.update(checkpoints.tensors_of(start))
         self.task.state.update(self.world.agreed(self.task.state))
         use_cache = self.subject.model.config.use_cache
         with (
@@ -202,6 +204,29 @@ class Session:
             stopped_by=conductor.stopped_by or "steps", lr=lr, planned=steps,
             history=conductor.history,
             record=self.task.record | self._finish(original, before, stop),
+        )  # fmt: skip
+
+    def edit(self, stop: StopLevel | None) -> Trained:
+        """Let the method change the weights by itself.
+
+        Args:
+            stop: The level at which forgetting is enough, or None.
+        """
+        assert self.method.edit is not None  # noqa: S101
+        mask = AppliedMask(self.model, self._allowed)
+        if self.method.prepare is not None:
+            self.method.prepare(self.task, self.plan.params)
+        with quiet(), without_dropout(self.model), isolated_randomness():
+            change = Finishing(
+                self.model, weights_that_move(self.model), self.task,
+                before=self.before, stop=stop, measure=self.levels,
+            )  # fmt: skip
+            self.method.edit(change, self.plan.params)
+            mask.on_weights()
+        self.model.eval()
+        return Trained(
+            model=self.model, steps=change.steps, resumed_from=0, stopped_by=change.stopped_by,
+            lr=0.0, planned=change.steps, history=[], record=self.task.record | change.record,
         )  # fmt: skip
 
     def _finish(

@@ -1,13 +1,14 @@
 """Where the numbers of views come from: the model, the frozen anchor, a cache of the anchor."""
 
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
 from expunge.engine.forward import Inputs, packed_hidden, packed_logits, stack
+from expunge.engine.view import Editing
 from expunge.lm.arch import Slots
 
 WASTE = 1.15
@@ -36,6 +37,28 @@ class Live:
     def blocks(self) -> int:
         """Number of blocks."""
         return len(Slots(self._model).blocks)
+
+    def edited(self, edit: Editing) -> "Live":
+        """The same model under a change that lasts for each forward pass."""
+        return Edited(self._model, edit)
+
+
+class Edited(Live):
+    """A model that is changed for the time of each forward pass."""
+
+    def __init__(self, model: Any, edit: Editing) -> None:
+        super().__init__(model)
+        self._edit = edit
+
+    def logits(self, inputs: Inputs) -> Tensor:
+        """[N, V] at the predicting positions, of the changed model."""
+        with self._edit(self._model):
+            return super().logits(inputs)
+
+    def hidden(self, inputs: Inputs, layers: Sequence[int]) -> Mapping[int, Tensor]:
+        """Block -> its output [B, T, d], of the changed model."""
+        with self._edit(self._model):
+            return super().hidden(inputs, layers)
 
 
 class Joint(Live):
@@ -68,6 +91,16 @@ class Frozen(Live):
         self._switch = switch
         self.forwards = 0
 
+    def edited(self, edit: Editing) -> "Frozen":
+        """The same, held still, under a change that lasts for each forward pass."""
+
+        @contextmanager
+        def switched() -> Iterator[None]:
+            with self._switch(), edit(self._model):
+                yield
+
+        return Frozen(self._model, switched)
+
     def logits(self, inputs: Inputs) -> Tensor:
         """[N, V], detached."""
         self.forwards += 1
@@ -83,6 +116,8 @@ class Frozen(Live):
 
 class Counting:
     """Zeros of the right shape: a term evaluated on them yields its denominator for free."""
+
+    is_zero: Literal[True] = True
 
     def __init__(
         self, vocabulary: int, width: int, blocks: int, asked: list[Inputs] | None = None
@@ -101,6 +136,10 @@ class Counting:
         """[N] of zeros."""
         self._asked.append(inputs)
         return torch.zeros(len(inputs.targets), device=inputs.targets.device)
+
+    def edited(self, edit: Editing) -> "Counting":
+        """Zeros, however the model is changed."""
+        return self
 
     def hidden(self, inputs: Inputs, layers: Sequence[int]) -> Mapping[int, Tensor]:
         """Block -> zeros [B, T, d]."""

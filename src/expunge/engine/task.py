@@ -10,6 +10,7 @@ from expunge.data.encode import Encoder
 from expunge.requests.rows import Row, Turn
 
 if TYPE_CHECKING:
+    from torch import Tensor
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from expunge.engine.world import World
@@ -66,6 +67,9 @@ class Task:
         roles: Role -> its rows (``forget`` is never empty).
         seed: All randomness of the run derives from it.
         state: A method's own state over the run; must be plain JSON values.
+        tensors: What of that state are tensors; saved with every checkpoint as well.
+        carry: What the requests before this one handed on, in a stream of requests, and what this
+            one hands on to the next: plain JSON values, kept in ``change.json``.
         paired: View name -> what a method put beside its rows (in ``prepare``).
         params: The method's parameters, for what is wrapped around it.
         weights: How much each forget row weighs in the gradient; None weighs each 1.
@@ -83,6 +87,8 @@ class Task:
     roles: Mapping[str, Sequence[Row]]
     seed: int = 0
     state: dict[str, Any] = field(default_factory=dict)
+    tensors: dict[str, "Tensor"] = field(default_factory=dict)
+    carry: dict[str, Any] = field(default_factory=dict)
     paired: dict[str, Paired] = field(default_factory=dict)
     params: GradientParams = field(default_factory=GradientParams)
     weights: Sequence[float] | None = None

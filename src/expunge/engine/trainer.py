@@ -34,6 +34,7 @@ from expunge.engine.masks import AppliedMask
 from expunge.engine.optimiser import MasterAdamW
 from expunge.engine.slots.stop import Measured
 from expunge.engine.world import sharding
+from expunge.lm.hooks import evaluating
 
 CHECKPOINT_SECONDS = 30.0
 CHECKPOINT_SHARE = 0.05
@@ -163,7 +164,8 @@ class Conductor(TrainerCallback):
         self.gradient.world.wait()
         if state.is_world_process_zero:
             folder = self.run / f"checkpoint-{state.global_step}"
-            checkpoints.seal(folder, self.gradient.task.state)
+            task = self.gradient.task
+            checkpoints.seal(folder, task.state, task.tensors)
             checkpoints.prune(self.run)
         self._saved_at = time.monotonic()
 
@@ -177,8 +179,13 @@ class Conductor(TrainerCallback):
 
     def _epoch_ended(self, step: int) -> None:
         method, per_epoch = self.gradient.method, self.gradient.sampler.steps_per_epoch
-        if method.on_epoch is not None and step % per_epoch == 0:
+        if step % per_epoch:
+            return
+        if method.on_epoch is not None:
             method.on_epoch(self.gradient.task.state, method.params)
+        if method.refresh is not None:
+            with evaluating(self.gradient.task.model), torch.no_grad():
+                method.refresh(self.gradient.task, method.params)
 
     def _words(self) -> str:
         if not self.history:

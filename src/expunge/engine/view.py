@@ -1,9 +1,10 @@
 """Named views of a batch: what a loss may ask of one set of rows under one model."""
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from functools import cached_property
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -34,6 +35,21 @@ class Source(Protocol):
     def blocks(self) -> int:
         """Number of blocks."""
         ...
+
+    def edited(self, edit: "Editing") -> "Source":
+        """The same model under a change that lasts for each forward pass."""
+        ...
+
+
+@runtime_checkable
+class Zeros(Protocol):
+    """A source that gives zeros of the right shape."""
+
+    is_zero: Literal[True]
+
+
+Editing = Callable[[Any], AbstractContextManager[Any]]
+"""From the model to the context in which it is changed for the time of a forward pass."""
 
 
 class _Weighted(torch.autograd.Function):
@@ -179,6 +195,19 @@ class View:
     def under(self, source: Source) -> "View":
         """The same rows under another source."""
         return View(self.inputs, source, weights=self._weights)
+
+    def changed(self, edit: Editing) -> "View":
+        """The same rows under the model while ``edit`` changes it, hooks for instance.
+
+        Nothing is remembered from one call to the next, so a search may call it again and again.
+        Where only denominators are counted nothing is changed, and the numbers are zeros.
+        """
+        return View(self.inputs, self._source.edited(edit), self._anchor, weights=self._weights)
+
+    @property
+    def is_counted(self) -> bool:
+        """Whether only denominators are counted: every number is zero and carries no gradient."""
+        return isinstance(self._source, Zeros)
 
     def _weighted(self, values: Tensor, rows: Tensor | None = None) -> Tensor:
         """``values`` with the gradient of each row multiplied by its weight.

@@ -59,7 +59,7 @@ def read_wrappers(
         except ExpungeError as one:
             problems.append(one)
     problems += clashes([module for module, _ in modules_of(found)])
-    if texts and around is not None and "forget" not in methods.card(around).needs:
+    if texts and around is not None and not _trains_to_forget(methods.card(around)):
         problems.append(
             ExpungeError(
                 "E-USE-006",
@@ -87,6 +87,10 @@ def read_wrapper(text: str) -> Wrapped:
 def modules_of(wrappers: Sequence[Wrapped]) -> list[Wrapper]:
     """Module and parameters of each, as `GradientMethod.assemble` takes them."""
     return [(methods.load(wrapper.id), wrapper.params) for wrapper in wrappers]
+
+
+def _trains_to_forget(card: Card) -> bool:
+    return "forget" in card.needs and card.kind != "edit"
 
 
 def _card(name: str) -> Card:

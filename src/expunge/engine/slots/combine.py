@@ -9,11 +9,43 @@ it becomes a number.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from expunge.core.params import GradientParams
+from expunge.engine.task import Task
+
+
+class Again(Protocol):
+    """The step once more, at the weights as they are then: for what looks around a point.
+
+    A combiner may move the weights for that. What it leaves moved when it returns is part of the
+    step; frozen weights are put back in any case.
+
+    Attributes:
+        task: What is being forgotten, and the model whose weights may be moved.
+        parameters: The trainable ones, in the order of all gradients.
+        step: Index of the step.
+    """
+
+    task: Task
+    parameters: Sequence[nn.Parameter]
+    step: int
+
+    def losses(self) -> Mapping[str, Tensor]:
+        """``forget``, ``retain`` -> value over the whole step, with the graph that made it.
+
+        For derivatives of gradients; they need attention that has them (``eager``).
+
+        Raises:
+            ExpungeError: ``E-USE-006`` where several processes share the step.
+        """
+        ...
+
+    def gradients(self) -> "Gradients":
+        """Both gradients anew; the model is left without any."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,11 +56,13 @@ class Gradients:
         forget: One gradient for each trainable parameter.
         retain: Likewise.
         values: Value of each term over the whole step, by name.
+        again: The step once more; None only where gradients are given by hand.
     """
 
     forget: Sequence[Tensor]
     retain: Sequence[Tensor]
     values: Mapping[str, float]
+    again: Again | None = None
 
 
 def weighted_sum(
