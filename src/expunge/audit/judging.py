@@ -7,14 +7,16 @@ from expunge.audit.controls import Control
 from expunge.audit.differences import Placements, cost, differ
 from expunge.audit.mounting import table, values_table
 from expunge.audit.outcomes import Judged, Rules, judge
-from expunge.audit.plan import decides, statistic_of, threshold_of
+from expunge.audit.plan import Entry, decides, statistic_of, threshold_of
 from expunge.audit.record import Mounted
 from expunge.audit.statistics import (
+    GAP,
     REPLICATES,
     FloatArray,
     Leaks,
     Recovery,
     Resamples,
+    mean_leak,
     recover,
     resamples,
     unit_of,
@@ -95,10 +97,11 @@ def _recovery(one: Mounted, runs: Sequence[int], rows: _Tested, draws: Resamples
         (leak,) = kept["model"]
         clean = leak.beside.get(CLEAN, {})
         return cost(leak.per_row, clean, draws.seed, gate_of(one), REPLICATES)
+    untested = [Leak(per_row={})]
     leaks = Leaks(
         original=table(kept["original"], rows.forget),
-        model=table(kept["model"], rows.forget),
-        control=table(kept["control"], rows.control),
+        model=table(kept["model"] or untested, rows.forget),
+        control=table(kept["control"] or untested, rows.control),
     )
     if statistic_of(one.entry.id) == "recovery":
         return recover(leaks, draws, gate_of(one))
@@ -116,7 +119,7 @@ def _placed(leaks: Sequence[Leak], holdout: Sequence[Row]) -> FloatArray:
 
 def valid_runs(one: Mounted) -> tuple[list[int], str]:
     """Runs that count, and why none does; then all are kept for the record."""
-    everyone = list(range(len(one.model)))
+    everyone = list(range(len(one.model or one.original)))
     asked = one.leaks()
     broken = {
         run: f"{leak.invalid} ({who})"
@@ -128,6 +131,17 @@ def valid_runs(one: Mounted) -> tuple[list[int], str]:
         return everyone, "original, model and control were not tested in the same form"
     valid = [run for run in everyone if run not in broken]
     return (valid, "") if valid else (everyone, next(iter(broken.values())))
+
+
+def is_hopeless(entry: Entry, original: Sequence[Leak], rows: Sequence[Row]) -> bool:
+    """Whether an attack gets so little out of the original that it can show nothing of a model.
+
+    No control leaks less than nothing, so the original's lead over it is at most its own leak. Then
+    the attack is uninformative whatever it gets out of the model, which need not be asked.
+    """
+    if statistic_of(entry.id) != "recovery" or any(leak.invalid for leak in original):
+        return False
+    return mean_leak(table(original, rows)) < GAP
 
 
 def gate_of(one: Mounted) -> float:

@@ -104,6 +104,8 @@ def _judge_difference(recovery: Recovery, fails: bool, *, membership: bool) -> J
 
 
 def _judge_one(recovery: Recovery, fails: bool, tests: int) -> Judged:
+    if recovery.original < GAP:
+        return Judged(outcome=Outcome.UNINFORMATIVE, note=_nothing_to_recover(recovery))
     if recovery.n == 0:
         return Judged(outcome=Outcome.UNINFORMATIVE, note="no row could be tested")
     if recovery.value is None or recovery.upper is None:
@@ -134,6 +136,10 @@ def _no_gap(recovery: Recovery) -> str:
     if np.isnan(recovery.gap):
         return "original and control were not both tested"
     return f"the original leads the control by {recovery.gap:.2f} only, {GAP:.2f} is needed"
+
+
+def _nothing_to_recover(recovery: Recovery) -> str:
+    return f"the original itself gives away {recovery.original:.2f} only, {GAP:.2f} is needed"
 
 
 def _no_power(recovery: Recovery) -> str:

@@ -64,7 +64,7 @@ _DEFAULT = (
     Entry(id="sample", params={"budget": 16}, runs=3),
     Entry(id="mia"),
     Entry(id="actpert"),
-    Entry(id="anonact"),
+    Entry(id="anonact", params={"samples": 4}),
     Entry(id="patch"),
     Entry(id="cka"),
     Entry(id="relearn-ood", runs=3),

@@ -65,7 +65,7 @@ def attack_record(mounted: Mounted, recovery: Recovery, judged: Judged) -> dict[
         "outcome": str(judged.outcome),
         "p": recovery.p,
         "n": recovery.n,
-        "runs": len(mounted.model),
+        "runs": len(mounted.model or mounted.original),
         "would_pass_at": judged.would_pass_at,
         "would_fail_at": judged.would_fail_at,
         "rows_to_decide": judged.rows_to_decide,

@@ -17,6 +17,7 @@ import numpy as np
 from expunge.audit.controls import Control, choose_control, known_rows, reference_knows
 from expunge.audit.evidence import Findings, Setting, assemble
 from expunge.audit.examples import worst_leaks
+from expunge.audit.judging import is_hopeless
 from expunge.audit.measures import Values, measure
 from expunge.audit.mounting import Mounter
 from expunge.audit.plan import Entry, level_of, plan, statistic_of
@@ -263,9 +264,12 @@ class _Work:
         leaks: dict[str, Sequence[Leak]] = {"original": (), "model": (), "control": ()}
         targets = self._targets(case, known, control)
         self.running.advance(len(leaks) - len(targets))
-        for who, subject, rows in targets:
+        for place, (who, subject, rows) in enumerate(targets):
             self.running.advance(0, text=f"{case.name} on the {who}", attack=case.name, who=who)
             leaks[who] = self.mounter.mount(subject, rows, case.entry)
+            if who == "original" and is_hopeless(case.entry, leaks[who], rows):
+                self.running.advance(len(targets) - place, text=f"{case.name}: nothing to recover")
+                break
             self.running.advance(1)
         return Mounted(name=case.name, entry=case.entry, with_runtime=case.with_runtime, **leaks)
 

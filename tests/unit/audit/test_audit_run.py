@@ -258,6 +258,30 @@ def test_random_attacks_run_three_times_in_the_default_profile() -> None:
     assert data["attacks"]["direct"]["runs"] == 1
 
 
+def test_what_gets_nothing_out_of_the_original_is_tried_on_nobody_else(tmp_path: Path) -> None:
+    """Its lead over any control is at most its own leak, so no outcome could depend on the rest."""
+    known = KEPT | prompts(FORGET)
+    poor = {"mask": 0.06, "role": 0.6}
+    before = Scripted("original", known, EVERYTHING | poor)
+    subject, control = model({"mask": 1.0}), reference()
+    heard: list[Event] = []
+    with listening(heard.append):
+        done = run(subject, original=before, reference=control)
+    assert [one.mounted.count("mask") for one in (before, subject, control)] == [1, 0, 0]
+    assert [one.mounted.count("role") for one in (before, subject, control)] == [1, 1, 1]
+    mask = done.data["attacks"]["mask"]
+    assert mask["outcome"] == "uninformative"
+    assert mask["note"].startswith("the original itself gives away 0.0")
+    assert (mask["leak"]["model"], mask["per_row"]["model"], mask["runs"]) == (None, {}, 1)
+    assert done.data["attacks"]["role"]["outcome"] == "pass"
+    assert done.verdict is run(model(), original=before).verdict
+    mine = [event for event in heard if event.task == "audit"]
+    assert mine[-1].done == mine[-1].total
+    check_record(json.loads(json.dumps(done.data)))
+    done.to_html(tmp_path / "report.html")
+    assert mask["note"] in (tmp_path / "report.html").read_text(encoding="utf-8")
+
+
 def test_progress_names_the_attack_and_ends_where_it_said() -> None:
     heard: list[Event] = []
     with listening(heard.append):
