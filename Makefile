@@ -43,6 +43,8 @@ study: $(READY) bench
 	$(BIN)/python benches/audit_zoo.py
 	$(BIN)/python benches/path.py
 	$(BIN)/python benches/coreset.py
+	$(BIN)/python benches/optimisation.py $(if $(TOFU),--tofu $(TOFU))
+	$(BIN)/python benches/optimisation_studies.py
 	$(BIN)/python benches/benchmarks.py $(if $(DATA),--data $(DATA))
 
 lint: $(READY)

@@ -16,6 +16,7 @@ from expunge.engine.again import carry_out, how_it_was_made, is_repeatable
 from expunge.engine.change import FORMAT, MANIFEST, Change, load_change
 from expunge.engine.check import Report, occupied, read_roles
 from expunge.engine.run import forget as forget_folder
+from expunge.engine.runtime import Served, parts_of
 from expunge.lm.folder import inspect_folder
 from expunge.lm.load import load as load_weights
 from expunge.lm.load import quiet
@@ -36,16 +37,22 @@ def load(path: str | Path, *, runtime: bool = True) -> Subject:
 
     Args:
         path: The folder, or a hub id.
-        runtime: Whether to attach the change's run-time part (a guard), if it has one.
+        runtime: Whether to attach what the change has beside its weights: a guard, or what a method
+            puts into the forward pass.
 
     Raises:
         ExpungeError: For anything unsafe, broken, or not what its manifest says.
     """
     loaded = load_weights(path)
-    gate = None
-    if runtime and loaded.manifest is not None and loaded.manifest.get("runtime"):
-        gate = _gate(Path(path), loaded.manifest["runtime"])
-    return Subject(loaded.model, loaded.tokenizer, digest=loaded.digest, gate=gate)
+    subject = Subject(loaded.model, loaded.tokenizer, digest=loaded.digest)
+    if not runtime:
+        return subject
+    if parts := parts_of(inspect_folder(loaded.path)):
+        subject = Served(subject, parts)
+    beside = (loaded.manifest or {}).get("runtime")
+    if isinstance(beside, Mapping) and "guard" in beside:
+        subject.gate = _gate(loaded.path, beside)
+    return subject
 
 
 def forget(

@@ -16,6 +16,7 @@ from expunge.engine.slots.combine import weighted_sum
 from expunge.engine.slots.stop import Measured
 from expunge.engine.sources import Frozen
 from expunge.engine.task import Task
+from expunge.engine.three_terms import answers_that_fit
 from expunge.methods import llmu
 from expunge.requests.rows import Row
 from expunge.testing import objective
@@ -160,7 +161,7 @@ def test_random_answers_too_long_for_the_model_are_left_out() -> None:
     task, _ = a_task()
     long = Row(id="long", prompt="Tell.", completion=" was" * 200)
     more = replace(task, roles={**task.roles, "retain": [*task.retain, long]})
-    assert llmu.answers_that_fit(more) == llmu.answers_that_fit(task)
+    assert answers_that_fit(more) == answers_that_fit(task)
     only = replace(task, roles={**task.roles, "retain": [long]})
     with pytest.raises(ExpungeError, match="E-USE-007"):
         llmu.prepare(only, llmu.Params())

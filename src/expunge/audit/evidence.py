@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from copy import copy
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from importlib.metadata import version
@@ -30,6 +29,7 @@ from expunge.audit.utility import Utility
 from expunge.audit.verdict import Decision, Equivalence, Evidence, Gate, decide
 from expunge.core.registry import attacks
 from expunge.core.results import Verdict
+from expunge.engine.runtime import Served, without_gate, without_parts
 from expunge.lm.subject import Subject
 from expunge.requests.rows import Row
 
@@ -42,7 +42,7 @@ class Setting:
     """What an audit was asked to do.
 
     Attributes:
-        model: The audited model, behind its gate if it has one.
+        model: The audited model as it is served: behind its gate, with its run-time parts.
         original: The model before forgetting.
         reference: A model trained without the forget rows.
         forget: Rows said to be forgotten.
@@ -83,24 +83,31 @@ class Setting:
 
     @cached_property
     def bare(self) -> Subject:
-        """The audited weights without their gate."""
-        if self.model.gate is None:
-            return self.model
-        bare = copy(self.model)
-        bare.gate = None
-        return bare
+        """The audited weights past their gate and run-time parts; the model itself without any."""
+        return without_parts(self.model)
+
+    @property
+    def has_runtime(self) -> bool:
+        """Whether the audited model is more than its weights."""
+        return self.bare is not self.model
 
     @property
     def subjects(self) -> dict[str, Subject | None]:
-        """The three models by what they are called in the record, without gates."""
+        """The three models by what they are called in the record, past their run-time parts."""
         return {"model": self.bare, "original": self.original, "reference": self.reference}
+
+    @property
+    def measured(self) -> dict[str, Subject | None]:
+        """The three models as metrics see them: past a gate, with what a change puts into them."""
+        is_more = isinstance(self.model, Served)
+        return {**self.subjects, "model": without_gate(self.model) if is_more else self.bare}
 
     @property
     def is_original(self) -> bool:
         """Whether the audited model is the original, weight for weight."""
         return (
             self.original is not None
-            and self.model.gate is None
+            and not self.has_runtime
             and self.model.digest == self.original.digest
         )
 
@@ -210,7 +217,7 @@ def _told(
             control=found.control,
             retain_origin=setting.retain_origin,
             utility=found.utility,
-            has_runtime=setting.model.gate is not None,
+            has_runtime=setting.has_runtime,
             decision=decision,
             smallest=smallest_detectable(said.judged.values()),
             by_membership=MEMBERSHIP in said.recoveries,
@@ -254,7 +261,7 @@ def _evidence(setting: Setting, found: Findings, said: Said) -> Evidence:
         utility=found.utility.value if found.utility else None,
         gibberish=found.utility.gibberish if found.utility else (0.0, 0.0),
         problems=found.problems,
-        has_runtime=setting.model.gate is not None,
+        has_runtime=setting.has_runtime,
         equivalence=_equivalence(setting, found, said),
     )
 

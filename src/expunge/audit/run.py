@@ -69,7 +69,8 @@ def audit(
     """Audit a model.
 
     Args:
-        model: The model that is said to have forgotten; its gate is its run-time part.
+        model: The model that is said to have forgotten, as it is served: its gate, and what a
+            change puts into it (`expunge.engine.runtime.Served`), are its run-time part.
         forget: The rows it is said to have forgotten.
         retain: Rows it must still know; bundled text stands in when there are none.
         neighbour: Rows close to the forgotten ones that it must still know.
@@ -178,15 +179,15 @@ class _Case:
 
 
 def _cases(setting: Setting) -> Iterator[_Case]:
-    """Black-box attacks meet what is served; those that open the model go past a gate.
+    """Black-box attacks meet what is served; those that open the model go past its run-time part.
 
-    Behind a gate every black-box attack runs a second time without it.
+    Where there is one, every black-box attack runs a second time without it.
     """
     model, bare = setting.model, setting.bare
     for entry in setting.plan.entries:
         black_box = level_of(entry.id) == "B"
         yield _Case(entry.id, entry, model if black_box else bare)
-        if black_box and model.gate is not None:
+        if black_box and setting.has_runtime:
             yield _Case(entry.id + PAST_RUNTIME, entry, bare, with_runtime=False)
 
 
@@ -241,7 +242,7 @@ class _Work:
         chosen = setting.plan.metrics
         if setting.reference is not None and known >= EQUIVALENT_ROWS:
             chosen = (*chosen, DISTANCE)
-        return measure(chosen, setting.subjects, roles, self.new_tokens, setting.seed)
+        return measure(chosen, setting.measured, roles, self.new_tokens, setting.seed)
 
     def _utility(self) -> Utility | None:
         setting = self.setting

@@ -37,24 +37,46 @@ def read_rows(path: str | Path, role: str | None = None) -> list[Row]:
     rows: list[Row] = []
     problems: list[ExpungeError] = []
     lines: dict[str, int] = {}
-    with _opened(path) as handle:
-        for number, line in _lines(handle):
-            try:
-                row = _row(line, role, f"{path}:{number}")
-            except ExpungeError as error:
-                problems += getattr(error, "problems", (error,))
-            else:
-                rows.append(row)
-                if lines.setdefault(row.id, number) != number:
-                    problems.append(_twice(row.id, f"{path}:{number}", lines[row.id]))
-            if len(problems) >= MOST_PROBLEMS or line is None:
-                break
+    for number, line in lines_of(path, problems):
+        where = f"{path}:{number}"
+        try:
+            row = Row.parse(parse_line(line, where), role=role, where=where)
+        except ExpungeError as error:
+            problems += getattr(error, "problems", (error,))
+        else:
+            rows.append(row)
+            if lines.setdefault(row.id, number) != number:
+                problems.append(_twice(row.id, where, lines[row.id]))
+        if len(problems) >= MOST_PROBLEMS:
+            break
     raise_all(problems[:MOST_PROBLEMS])
     if not rows:
         raise ExpungeError(
             "E-DATA-005", f"{path} has no rows.", "one JSON object a line.", "Give it some rows."
         )
     return rows
+
+
+def lines_of(
+    path: str | Path, problems: list[ExpungeError] | None = None
+) -> Iterator[tuple[int, bytes]]:
+    """Lines of a file with their numbers; empty ones and a byte order mark are skipped.
+
+    Args:
+        path: The file; no more than one line of at most `LINE_BYTES` is held.
+        problems: Gets what ends the reading, a line over the limit; None raises it.
+
+    Raises:
+        ExpungeError: ``E-DATA-001`` when the file cannot be read, ``E-DATA-009``.
+    """
+    with _opened(path) as handle:
+        for number, line in _lines(handle):
+            if line is not None:
+                yield number, line
+            elif problems is None:
+                raise _too_long(f"{path}:{number}")
+            else:
+                problems.append(_too_long(f"{path}:{number}"))
 
 
 def write_rows(path: str | Path, rows: Iterable[Row]) -> None:
@@ -96,15 +118,13 @@ def _lines(handle: IO[bytes]) -> Iterator[tuple[int, bytes | None]]:
             yield number, line
 
 
-def _row(line: bytes | None, role: str | None, where: str) -> Row:
-    if line is None:
-        raise ExpungeError(
-            "E-DATA-009",
-            f"{where}:{LINE_BYTES + 1}: a line longer than {LINE_BYTES} bytes; reading stopped.",
-            f"lines of at most {LINE_BYTES} bytes, one row each.",
-            "Cut the text into several rows, or check that the file is JSON lines.",
-        )
-    return Row.parse(parse_line(line, where), role=role, where=where)
+def _too_long(where: str) -> ExpungeError:
+    return ExpungeError(
+        "E-DATA-009",
+        f"{where}:{LINE_BYTES + 1}: a line longer than {LINE_BYTES} bytes; reading stopped.",
+        f"lines of at most {LINE_BYTES} bytes, one row each.",
+        "Cut the text into several rows, or check that the file is JSON lines.",
+    )
 
 
 def _twice(name: str, where: str, first: int) -> ExpungeError:

@@ -5,7 +5,8 @@ tokens), ``anchor-logits`` (whole distributions), ``anchor-hidden`` (block outpu
 computed once, for the rows that the run will draw, and then looked up: a log-probability for each
 token, the hidden state a distribution is made of, the outputs of the blocks that are looked at.
 What cannot be remembered, or would take too much room, is asked of the model itself, with its
-adapter switched off, or with the weights that move put back.
+adapter switched off, or with the weights that move put back. Attention maps (``anchor-attention``)
+always are.
 """
 
 from collections.abc import Mapping, Sequence
@@ -32,7 +33,7 @@ from expunge.engine.view import Editing, View
 from expunge.lm.arch import Slots, base_of
 from expunge.lm.digest import model_digest
 
-KINDS = ("anchor", "anchor-logits", "anchor-hidden")
+KINDS = ("anchor", "anchor-logits", "anchor-hidden", "anchor-attention")
 
 BATCH = {"anchor": 32, "anchor-logits": 8, "anchor-hidden": 8}
 """Rows of a forward pass that fills the cache; the later kinds are asked at more positions."""
@@ -114,6 +115,10 @@ class Remembered:
                 known |= {at: _rectangle(packed[:, blocks.index(at)], real) for at in asked}
         return known
 
+    def attention(self, inputs: Inputs) -> Sequence[Tensor]:
+        """The attention maps of all blocks, asked anew each time."""
+        return self._asked().attention(inputs)
+
     def edited(self, edit: Editing) -> Frozen:
         """The anchor under a change, asked anew each time."""
         return self._asked().edited(edit)
@@ -138,6 +143,7 @@ def anchor_of(
     steps: int,
     adapted: bool,
     folder: Path,
+    frozen: nn.Module | None = None,
 ) -> Anchor | None:
     """The anchor of a run; None when the method compares with nothing.
 
@@ -149,10 +155,13 @@ def anchor_of(
         steps: Steps planned.
         adapted: Whether an adapter is trained: the anchor is then the adapter switched off.
         folder: Where remembered values are kept over restarts.
+        frozen: Another model to compare with in place of the start, asked live.
     """
     needed = {kind for kind in KINDS if kind in method.needs}
     if not needed:
         return None
+    if frozen is not None:
+        return Anchor(Remembered(frozen, {}, Frozen(frozen)), warming=0, kept={})
     switch: Any = model.disable_adapter if adapted else nullcontext
     warming = Frozen(model, switch)
     looks = looked_at(method, datasets, sampler, steps)

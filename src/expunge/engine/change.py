@@ -15,9 +15,11 @@ from typing import Any
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from expunge.core.atomic import new_folder
+from expunge.core.atomic import new_folder, write_json
 from expunge.core.errors import ExpungeError
+from expunge.core.paths import inside
 from expunge.engine.made import FOLDER as MADE
+from expunge.engine.runtime import files_of, read_parts
 from expunge.lm.digest import folder_digest
 from expunge.lm.folder import inspect_folder
 from expunge.lm.headers import weight_files
@@ -120,7 +122,7 @@ def load_change(folder: str | Path) -> Change:
 
 
 def verify_result(folder: Path, manifest: Mapping[str, Any]) -> None:
-    """Check the weights of a change folder against its own manifest.
+    """Check the weights of a change folder, and its run-time parts, against its own manifest.
 
     Raises:
         ExpungeError: ``E-MODEL-009``.
@@ -128,6 +130,7 @@ def verify_result(folder: Path, manifest: Mapping[str, Any]) -> None:
     expected = manifest["result"]["digest"]
     if expected is not None:
         _compare(folder, folder_digest(folder), expected)
+    read_parts(folder, manifest)
 
 
 def verify(folder: Path, expected: str) -> None:
@@ -150,7 +153,7 @@ def _compare(folder: Path, found: str, expected: str) -> None:
 
 
 def revert(folder: str | Path, out: str | Path | None = None) -> dict[str, Any]:
-    """Give back the original weights, bit for bit.
+    """Give back the original weights, bit for bit, and the run-time parts it had.
 
     Args:
         folder: A change folder; its weights are checked first.
@@ -171,6 +174,7 @@ def revert(folder: str | Path, out: str | Path | None = None) -> dict[str, Any]:
             _rebuild(change, target)
         else:
             _copy_parent(change, target)
+        _give_parts_back(change, target)
         verify(target, digest)
     if out is not None:
         return {"out": str(out), "digest": digest, "verified": True, "change": str(folder)}
@@ -187,8 +191,9 @@ def read_tensors(files: Iterable[Path]) -> dict[str, Tensor]:
 def _rebuild(change: Change, target: Path) -> None:
     """Undo the exclusive or, file by file, so that no more than one file is in memory."""
     patch = load_file(change.folder / PATCH)
+    own = {MANIFEST, PATCH, *files_of(change.manifest)}
     for file in change.folder.iterdir():
-        if file.is_file() and file.name not in (MANIFEST, PATCH) and not file.name.startswith("."):
+        if file.is_file() and file.name not in own and not file.name.startswith("."):
             if file.suffix == ".safetensors":
                 new = load_file(file)
                 old = apply_xor(new, {name: patch[name] for name in new if name in patch})
@@ -211,6 +216,15 @@ def _copy_parent(change: Change, target: Path) -> None:
             shutil.copyfile(file, target / file.name)
 
 
+def _give_parts_back(change: Change, target: Path) -> None:
+    """Make of the original's weights the change it was, where it had run-time parts itself."""
+    before = change.manifest["parent"].get("manifest")
+    if before is not None:
+        for name in files_of(before):
+            shutil.copyfile(inside(change.folder, name), target / name)
+        write_json(target / MANIFEST, before)
+
+
 def _exchange(folder: Path) -> None:
     """Move the change aside and the original in, the manifest first: no half state counts."""
     aside = folder / REVERTED
@@ -219,6 +233,7 @@ def _exchange(folder: Path) -> None:
     for file in sorted(folder.iterdir()):
         if (file.is_file() and not file.name.startswith(".")) or file.name == MADE:
             file.replace(aside / file.name)
-    for file in sorted((folder / STAGING).iterdir()):
+    staged = sorted((folder / STAGING).iterdir(), key=lambda file: file.name == MANIFEST)
+    for file in staged:
         file.replace(folder / file.name)
     (folder / STAGING).rmdir()

@@ -79,6 +79,8 @@ def check_forget(
     stop_at: str = "placebo",
     seed: int = 0,
     out: str | Path | None = None,
+    anchor: str | Path | None = None,
+    carry: Mapping[str, Any] | None = None,
 ) -> Report:
     """Validate what `expunge.engine.run.forget` would be asked; same arguments.
 
@@ -101,6 +103,8 @@ def check_forget(
         report.problems += _wrong_together(method, around, settings, adapter, folder)
     base, wrong = base_for(method, settings, folder, adapter=adapter, rows=rows)
     report.problems += wrong
+    compared = None if anchor is None else inspect_folder(anchor)
+    report.problems += [] if compared is None else compared.problems
     if settings is not None and settings.lora_targets and adapter:
         report.problems += _missing_targets(folder, settings.lora_targets)
     if report.problems or settings is None or level is None or out is None:
@@ -121,6 +125,8 @@ def check_forget(
         seed=seed,
         out=Path(out),
         base=base,
+        anchor=compared,
+        carry=carry or {},
     )
     encoded = encode_roles(report, folder, plan.rows)
     if not report.problems:
@@ -280,14 +286,14 @@ def _needs(
     params, folder = plan.params, plan.folder
     per_epoch = -(-_passed(plan) // (params.batch_size * params.accumulation))
     steps = rates.run_length(params, per_epoch, folder.parameters)
+    card = methods.card(plan.method)
+    rate = None
+    if card.kind != "edit":
+        adapter = bool(plan.adapter)
+        rate = rates.learning_rate(params, folder.parameters, adapter=adapter, card=card.extra)
     resolved = {
         "method": plan.method,
-        "lr": rates.learning_rate(
-            params,
-            folder.parameters,
-            adapter=bool(plan.adapter),
-            card=methods.card(plan.method).extra,
-        ),
+        "lr": rate,
         "steps": steps,
         "warmup": rates.warmup_steps(params, per_epoch, steps),
         "rows": {role: len(part) for role, part in plan.rows.items()},

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from expunge.engine.levels import StopLevel
 from expunge.engine.measure import Level
+from expunge.engine.runtime import Part
 from expunge.engine.task import Task
 
 Levels = tuple[Level, Level]
@@ -31,6 +32,8 @@ class Finishing:
         stopped_by: What ended that: ``steps``, ``level`` or ``method``.
         record: What the hook wants told of itself, plain JSON values; numbers and words also
             stand in the summary.
+        runtime: The run-time part the change has beside its weights, which the hook leaves out of
+            the model, or None; the engine then attaches it.
     """
 
     def __init__(
@@ -46,6 +49,7 @@ class Finishing:
         self.model, self.original, self.task = model, original, task
         self.before, self.stop = before, stop
         self.record: dict[str, Any] = {}
+        self.runtime: Part | None = None
         self.steps, self.stopped_by = 1, "steps"
         self._measure = measure
         self._moved = {n: p for n, p in model.named_parameters() if n in original}

@@ -33,6 +33,7 @@ class Plan:
         seed: Seed of the run.
         out: Folder of the change.
         base: The model before it saw any rows, for methods that train anew from it.
+        anchor: What losses compare with, where that is not the model to change.
         carry: What earlier requests of a stream hand on to this one.
     """
 
@@ -50,6 +51,7 @@ class Plan:
     seed: int
     out: Path
     base: Folder | None = None
+    anchor: Folder | None = None
     carry: Mapping[str, Any] = field(default_factory=dict)
 
     @cached_property
@@ -65,6 +67,7 @@ class Plan:
     def fingerprint(self) -> str:
         """Two runs with equal fingerprints give the same weights."""
         base: dict[str, Any] = {} if self.base is None else {"base": self.base.digest}
+        base |= {} if self.anchor is None else {"anchor": self.anchor.digest}
         base |= {"carry": dict(self.carry)} if self.carry else {}
         return digest(
             base

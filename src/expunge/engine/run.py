@@ -36,6 +36,7 @@ from expunge.engine.made import FOLDER as MADE
 from expunge.engine.outcome import RUN, judge, manifest_of, summary_of
 from expunge.engine.plan import Plan
 from expunge.engine.precision import loading_dtype
+from expunge.engine.runtime import attach, entries_of, parts_of, refused, write_parts
 from expunge.engine.session import Session, Trained
 from expunge.engine.world import World, gathered, joined
 from expunge.lm.digest import folder_digest
@@ -65,6 +66,8 @@ def forget(
     stop_at: str = "placebo",
     seed: int = 0,
     out: str | Path | None = None,
+    anchor: str | Path | None = None,
+    carry: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Change a model's weights so that it forgets rows.
 
@@ -84,6 +87,8 @@ def forget(
         stop_at: ``nll=X``, ``placebo``, ``reference`` or ``none``.
         seed: Seed of the run.
         out: Folder of the change.
+        anchor: Folder of what losses compare with, in place of ``model``.
+        carry: What earlier requests of a stream hand on to this one.
 
     Returns:
         The summary that ``expunge forget --json`` prints.
@@ -96,10 +101,12 @@ def forget(
         model, forget, retain, neighbour=neighbour, holdout=holdout, reference=reference,
         method=method, params=params, wrappers=wrappers, adapter=adapter,
         utility_budget=utility_budget, max_minutes=max_minutes, stop_at=stop_at, seed=seed, out=out,
+        anchor=anchor, carry=carry,
     )  # fmt: skip
     raise_all(report.problems)
     plan = report.plan
     assert plan is not None  # noqa: S101
+    raise_all(refused(plan.method, plan.folder, plan.adapter))
     with joined() as world:
         _refuse_other_plans(plan, world)
         with locked(plan.out) if world.first else nullcontext():
@@ -158,13 +165,18 @@ def _run(plan: Plan, world: World) -> dict[str, Any]:
         write_json(run / "run.json", {"fingerprint": plan.fingerprint})
     dtype = loading_dtype(plan.params, adapted=bool(plan.adapter))
     loaded = load(plan.folder.path, dtype=dtype)
+    below = parts_of(plan.folder)
+    for part in below:
+        attach(loaded.model, part)
     subject = Subject(loaded.model, loaded.tokenizer, digest=loaded.digest)
-    session = Session(plan, subject, run, world)
+    frozen = None if plan.anchor is None else load(plan.anchor.path, dtype=dtype).model
+    session = Session(plan, subject, run, world, frozen)
     stop = _stop_level(plan, subject)
     before = session.before
     driven = DRIVERS[methods.card(plan.method).kind](session, stop)
     trained = driven.trained
     result = _save(plan, loaded, trained, run / RESULT, world)
+    parts = below if trained.runtime is None else [*below, trained.runtime]
     changed = _weights_changed(plan, trained, result) if world.first else 0
     after = driven.session.levels()
     levels = {"before": before, "after": after}
@@ -175,13 +187,22 @@ def _run(plan: Plan, world: World) -> dict[str, Any]:
         manifest = {
             **manifest_of(plan, driven, stop),
             "processes": world.size,
-            "parent": {"path": str(plan.folder.path.resolve()), "digest": loaded.digest},
+            "parent": _parent(loaded),
+            "runtime": write_parts(result, parts),
             "result": {"digest": folder_digest(result)},
             "summary": summary,
         }
         _publish(plan.out, result, manifest)
     world.wait()
     return summary
+
+
+def _parent(loaded: Loaded) -> dict[str, Any]:
+    """What the change goes back to; with its manifest, where its weights are not all of it."""
+    parent = {"path": str(loaded.path.resolve()), "digest": loaded.digest}
+    if loaded.manifest is None or not entries_of(loaded.manifest):
+        return parent
+    return {**parent, "manifest": dict(loaded.manifest)}
 
 
 def _stop_level(plan: Plan, subject: Subject) -> StopLevel | None:
@@ -241,11 +262,15 @@ def _cast(model: nn.Module, dtype: torch.dtype) -> None:
 
 
 def _weights_changed(plan: Plan, trained: Trained, result: Path) -> int:
-    """How many weights differ from the parent's (of an adapter: how many of its outputs move)."""
+    """How many weights differ from the parent's (of an adapter: how many of its outputs move).
+
+    What moves in a run-time part counts as well.
+    """
+    beside = 0 if trained.runtime is None else trained.runtime.moves
     if not plan.adapter and plan.folder.holds == "model":
-        return write_patch(plan.folder.path, result)
+        return write_patch(plan.folder.path, result) + beside
     if not plan.adapter:
-        return int(folder_digest(result) != plan.folder.digest)
+        return int(folder_digest(result) != plan.folder.digest) + beside
     weights = load_file(result / "adapter_model.safetensors")
     return sum(int(w.count_nonzero()) for name, w in weights.items() if "lora_B" in name)
 

@@ -5,7 +5,7 @@ import random
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,7 @@ from expunge.engine.measure import Level, level, sample_items
 from expunge.engine.method import GradientMethod
 from expunge.engine.plan import Plan
 from expunge.engine.precision import computing
+from expunge.engine.runtime import Part, attach
 from expunge.engine.slots.sample import Sampler
 from expunge.engine.slots.select import applied
 from expunge.engine.slots.stop import Measured
@@ -66,6 +67,7 @@ class Trained:
         planned: Steps planned.
         history: What was measured on the way.
         record: What the method's `prepare` and `finish` tell of themselves.
+        runtime: The run-time part of the change, which the model has attached.
     """
 
     model: nn.Module
@@ -76,6 +78,7 @@ class Trained:
     planned: int
     history: list[Measured]
     record: dict[str, Any] = field(default_factory=dict)
+    runtime: Part | None = None
 
 
 class Session:
@@ -87,11 +90,19 @@ class Session:
             layers are rounded at once, so all levels of a run are those of the rounded base.
         run: Folder for checkpoints.
         world: The processes that train together.
+        frozen: What losses compare with in place of the original; in evaluation mode.
     """
 
-    def __init__(self, plan: Plan, subject: Subject, run: Path, world: World | None = None) -> None:
+    def __init__(
+        self,
+        plan: Plan,
+        subject: Subject,
+        run: Path,
+        world: World | None = None,
+        frozen: nn.Module | None = None,
+    ) -> None:
         self.plan, self.subject, self.run = plan, subject, run
-        self.world = world or World()
+        self.world, self.frozen = world or World(), frozen
         module, around = methods.load(plan.method), modules_of(plan.wrappers)
         self.method = GradientMethod.assemble(module, plan.params, around)
         self.model: nn.Module = subject.model
@@ -180,7 +191,7 @@ class Session:
             mask.masters = masters
             anchor = anchor_of(
                 self.model, self.method, self.datasets, sampler,
-                steps=steps, adapted=bool(plan.adapter), folder=self.run,
+                steps=steps, adapted=bool(plan.adapter), folder=self.run, frozen=self.frozen,
             )  # fmt: skip
             gradient = StepGradient(
                 self.method, self.task, self.datasets, sampler, anchor,
@@ -199,11 +210,11 @@ class Session:
             trainer.train(resume_from_checkpoint=str(start) if start else None)
         restore_cache_flag(self.subject.model, use_cache)
         self.model.eval()
+        record, runtime = self._finish(original, before, stop)
         return Trained(
             model=self.model, steps=trainer.state.global_step, resumed_from=done,
             stopped_by=conductor.stopped_by or "steps", lr=lr, planned=steps,
-            history=conductor.history,
-            record=self.task.record | self._finish(original, before, stop),
+            history=conductor.history, record=self.task.record | record, runtime=runtime,
         )  # fmt: skip
 
     def edit(self, stop: StopLevel | None) -> Trained:
@@ -227,6 +238,7 @@ class Session:
         return Trained(
             model=self.model, steps=change.steps, resumed_from=0, stopped_by=change.stopped_by,
             lr=0.0, planned=change.steps, history=[], record=self.task.record | change.record,
+            runtime=self._attached(change.runtime),
         )  # fmt: skip
 
     def _finish(
@@ -234,15 +246,24 @@ class Session:
         original: Mapping[str, Tensor],
         before: tuple[Level, Level],
         stop: StopLevel | None,
-    ) -> dict[str, Any]:
-        """Hand the trained model to the method's `finish`; what that tells of itself."""
+    ) -> tuple[dict[str, Any], Part | None]:
+        """Hand the trained model to the method's `finish`; what that tells, and its part."""
         if self.method.finish is None:
-            return {}
+            return {}, None
         change = Finishing(
             self.model, original, self.task, before=before, stop=stop, measure=self.levels
         )
         self.method.finish(change, self.plan.params)
-        return change.record
+        return change.record, self._attached(change.runtime)
+
+    def _attached(self, part: Part | None) -> Part | None:
+        """The part under the method's name, put into the model as whoever loads the change does."""
+        if part is None:
+            return None
+        card = methods.card(self.plan.method)
+        named = replace(part, method=card.id, version=card.version)
+        attach(self.subject.model, named)
+        return named
 
     def _epoch(self, sampler: Sampler) -> int:
         """Steps that count as one epoch for the length of the run."""

@@ -7,6 +7,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from expunge.engine.attention import attention_maps
 from expunge.engine.forward import Inputs, packed_hidden, packed_logits, stack
 from expunge.engine.view import Editing
 from expunge.lm.arch import Slots
@@ -32,6 +33,10 @@ class Live:
     def hidden(self, inputs: Inputs, layers: Sequence[int]) -> Mapping[int, Tensor]:
         """Block -> its output [B, T, d]; no block above the deepest runs."""
         return packed_hidden(self._model, inputs, layers)
+
+    def attention(self, inputs: Inputs) -> Sequence[Tensor]:
+        """The attention maps of all blocks, bottom first, each [B, heads, T, T]."""
+        return attention_maps(self._model, inputs)
 
     @property
     def blocks(self) -> int:
@@ -60,6 +65,11 @@ class Edited(Live):
         with self._edit(self._model):
             return super().hidden(inputs, layers)
 
+    def attention(self, inputs: Inputs) -> Sequence[Tensor]:
+        """The attention maps of all blocks of the changed model."""
+        with self._edit(self._model):
+            return super().attention(inputs)
+
 
 class Joint(Live):
     """The trained model over the views of one step: views of similar length share a forward."""
@@ -67,7 +77,7 @@ class Joint(Live):
     def __init__(self, model: Any, views: Sequence[Inputs]) -> None:
         super().__init__(model)
         self._groups = _group(views)
-        self._made: dict[int, Tensor] = {}
+        self._made: dict[int, tuple[Inputs, Tensor]] = {}
 
     def logits(self, inputs: Inputs) -> Tensor:
         """[N, V]; the forward of its whole group runs once."""
@@ -75,8 +85,9 @@ class Joint(Live):
         if id(inputs) not in self._made:
             logits = packed_logits(self._model, stack(group))
             parts = torch.split(logits, [len(view.targets) for view in group])
-            self._made.update({id(view): part for view, part in zip(group, parts, strict=True)})
-        return self._made[id(inputs)]
+            # The inputs are held as well, or their id could become that of others.
+            self._made.update({id(v): (v, part) for v, part in zip(group, parts, strict=True)})
+        return self._made[id(inputs)][1]
 
 
 class Frozen(Live):
@@ -113,6 +124,12 @@ class Frozen(Live):
         with self._switch(), torch.no_grad():
             return super().hidden(inputs, layers)
 
+    def attention(self, inputs: Inputs) -> Sequence[Tensor]:
+        """The attention maps of all blocks, detached."""
+        self.forwards += 1
+        with self._switch(), torch.no_grad():
+            return super().attention(inputs)
+
 
 class Counting:
     """Zeros of the right shape: a term evaluated on them yields its denominator for free."""
@@ -146,6 +163,12 @@ class Counting:
         zeros = torch.zeros(1, 1, 1, device=inputs.targets.device)
         shape = (*inputs.input_ids.shape, self._width)
         return {layer: zeros.expand(shape) for layer in layers}
+
+    def attention(self, inputs: Inputs) -> Sequence[Tensor]:
+        """Zeros [B, 1, T, T] for each block."""
+        rows, length = inputs.input_ids.shape
+        zeros = torch.zeros(1, 1, 1, 1, device=inputs.targets.device)
+        return [zeros.expand(rows, 1, length, length)] * self.blocks
 
 
 def _group(views: Sequence[Inputs]) -> list[list[Inputs]]:

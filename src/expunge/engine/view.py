@@ -31,6 +31,10 @@ class Source(Protocol):
         """Block -> its output [B, T, d]; `EMBEDDING` stands for the input of the first block."""
         ...
 
+    def attention(self, inputs: Inputs) -> Sequence[Tensor]:
+        """The attention maps of all blocks, bottom first, each [B, heads, T, T]."""
+        ...
+
     @property
     def blocks(self) -> int:
         """Number of blocks."""
@@ -142,6 +146,16 @@ class View:
             self._hidden.update({layer: self._weighted(made[layer]) for layer in missing})
         return {layer: self._hidden[layer] for layer in layers}
 
+    @cached_property
+    def attention(self) -> Sequence[Tensor]:
+        """How much each position looks at each: one map a block, bottom first, [B, heads, T, T].
+
+        The third index looks at the last one. The row of a real position sums to 1 over what it
+        sees and is 0 elsewhere; rows of padding mean nothing. Where only denominators are counted
+        there is a single head.
+        """
+        return [self._weighted(one) for one in self._source.attention(self.inputs)]
+
     @property
     def blocks(self) -> int:
         """Number of blocks of the model."""
@@ -187,6 +201,26 @@ class View:
         shifted = self.inputs.input_ids.roll(-1, dims=1)
         inputs = replace(self.inputs, keep=keep, targets=shifted[keep])
         return View(inputs, self._source, self._anchor, weights=self._weights)
+
+    def only(self, rows: Tensor) -> "View":
+        """Some rows of this view, for a choice that is made by looking at all of them first.
+
+        Args:
+            rows: [n], places in the batch, in the order wanted.
+        """
+        given = self.inputs
+        labels = torch.zeros_like(given.input_ids).masked_scatter(given.keep, given.targets)
+        keep = given.keep[rows]
+        inputs = replace(
+            given,
+            input_ids=given.input_ids[rows],
+            attention_mask=given.attention_mask[rows],
+            keep=keep,
+            targets=labels[rows][keep],
+            items=given.items[rows],
+        )
+        weights = None if self._weights is None else self._weights[rows]
+        return View(inputs, self._source, self._anchor, weights=weights)
 
     def on(self, other: "View") -> "View":
         """What this view's source says of another view's rows: ``step.forget.anchor.on(other)``."""

@@ -18,18 +18,12 @@ Departs from the paper:
     told by lengths, not by an id.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from expunge.core.errors import ExpungeError
 from expunge.core.params import GradientParams, param
-from expunge.engine.datasets import reply_with
-from expunge.engine.mean import Mean
-from expunge.engine.slots.stop import Measured
-from expunge.engine.step import Step
-from expunge.engine.task import Paired, Task
-from expunge.requests.rows import Row, Turn
+from expunge.engine.task import Task
+from expunge.engine.three_terms import away, elsewhere, random_answers, too_unlikely
 
 CARD = {
     "id": "llmu",
@@ -75,45 +69,9 @@ class Params(GradientParams):
 
 def prepare(task: Task, params: Params) -> None:
     """Put answers of retain rows beside the forget prompts."""
-    replies = answers_that_fit(task)
-    if not replies:
-        raise ExpungeError(
-            "E-USE-007",
-            "No retain row has an answer that fits behind the forget prompts.",
-            "retain rows with answers of their own.",
-            "Give retain rows with shorter answers.",
-        )
-
-    def beside(row: Row, wording: int, candidate: int) -> Turn:
-        return reply_with(row.turns[wording], replies[candidate])
-
-    take = min(params.random_answers, len(replies))
-    task.paired["random"] = Paired(beside, count=len(replies), take=take)
+    task.paired["random"] = random_answers(task, params.random_answers)
 
 
-def answers_that_fit(task: Task) -> list[str]:
-    """Different replies of retain rows, without those too long for the longest forget prompt."""
-    encoder, tokenize = task.encoder, task.encoder.tokenizer.tokenize
-    turns = [turn for row in task.forget for turn in row.turns]
-    room = encoder.max_length - max(len(encoder.prompt(t.prompt, t.running)) for t in turns)
-    replies = dict.fromkeys(row.reply.strip() for row in task.retain)
-    # Four tokens are left for what a template or the tokenizer puts around an answer.
-    return [reply for reply in replies if reply and len(tokenize(reply)) + 4 < room]
-
-
-def forget(step: Step, params: Params) -> Mean:
-    """The negated token-mean negative log-likelihood of the forget answers."""
-    return -step.forget.nll
-
-
-def elsewhere(step: Step, params: Params) -> Mean:
-    """Token-mean negative log-likelihood of random answers to the forget prompts, weighted."""
-    return params.random_weight * step.random.nll
-
-
+forget = away
 BESIDE = {"random": elsewhere}
-
-
-def stop(history: Sequence[Measured], params: Params) -> bool:
-    """Whether the forget answers are already less likely than anyone asked for."""
-    return history[-1].forget_nll > params.max_forget_nll
+stop = too_unlikely

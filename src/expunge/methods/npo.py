@@ -27,11 +27,9 @@ Departs from the paper:
 from dataclasses import dataclass
 from typing import Literal
 
-from torch import Tensor
-from torch.nn.functional import logsigmoid
-
 from expunge.core.params import GradientParams, param
 from expunge.engine.mean import Mean, mean_of
+from expunge.engine.preference import preference, row_preference
 from expunge.engine.step import Step
 
 CARD = {
@@ -74,13 +72,8 @@ def forget(step: Step, params: Params) -> Mean:
     """Mean over forget rows, or tokens, of the negated log-odds of staying below the anchor."""
     view = step.forget
     if params.form == "sequence":
-        return mean_of(_preference(view.logp - view.anchor.logp, params.beta))
-    loss = _preference(view.token_logp - view.anchor.token_logp, params.beta)
+        return row_preference(view, params.beta)
+    loss = preference(view.token_logp - view.anchor.token_logp, params.beta)
     if params.form == "token":
         return mean_of(loss)
     return mean_of((params.power * view.token_logp).exp().detach() * loss)
-
-
-def _preference(ratio: Tensor, beta: float) -> Tensor:
-    """``-(2 / beta) log sigmoid(-beta ratio)``, nats / beta."""
-    return -2 / beta * logsigmoid(-beta * ratio)

@@ -45,7 +45,8 @@ def objective(
         method_id: Id of the method.
         model: Anything with the call signature of a causal language model; called once a view.
         views: View name -> ``input_ids``, ``attention_mask``, ``labels`` ([B, T], -100 where not
-            supervised). A retain term without a ``retain`` view is left out.
+            supervised), and optionally ``rows`` [B], the items' numbers in their data set (0, 1, 2
+            and so on by default). A retain term without a ``retain`` view is left out.
         anchor: The frozen model, for methods that compare with one.
         state: The method's state over a run, as its `prepare` leaves it; None is an empty one.
         **params: Parameters of the method.
@@ -79,7 +80,8 @@ def objective(
 def _inputs(tensors: Mapping[str, Tensor]) -> Inputs:
     ids = tensors["input_ids"]
     mask = tensors.get("attention_mask", torch.ones_like(ids))
-    return Inputs.from_labels(ids, mask, tensors["labels"], torch.arange(len(ids)))
+    rows = tensors.get("rows", torch.arange(len(ids)))
+    return Inputs.from_labels(ids, mask, tensors["labels"], rows)
 
 
 def _norm(model: Any) -> float:
