@@ -16,7 +16,7 @@ from expunge.engine.again import carry_out, how_it_was_made, is_repeatable
 from expunge.engine.change import FORMAT, MANIFEST, Change, load_change
 from expunge.engine.check import Report, occupied, read_roles
 from expunge.engine.run import forget as forget_folder
-from expunge.engine.runtime import Served, parts_of
+from expunge.engine.runtime import served
 from expunge.lm.folder import inspect_folder
 from expunge.lm.load import load as load_weights
 from expunge.lm.load import quiet
@@ -47,8 +47,7 @@ def load(path: str | Path, *, runtime: bool = True) -> Subject:
     subject = Subject(loaded.model, loaded.tokenizer, digest=loaded.digest)
     if not runtime:
         return subject
-    if parts := parts_of(inspect_folder(loaded.path)):
-        subject = Served(subject, parts)
+    subject = served(subject, inspect_folder(loaded.path))
     beside = (loaded.manifest or {}).get("runtime")
     if isinstance(beside, Mapping) and "guard" in beside:
         subject.gate = _gate(loaded.path, beside)

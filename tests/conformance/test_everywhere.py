@@ -16,10 +16,14 @@ import pytest
 import torch
 from torch import Tensor
 
+from expunge.core.errors import ExpungeError
 from expunge.core.registry import methods
 from expunge.engine import trainer
 from expunge.engine.check import check_forget
+from expunge.engine.combinations import refused as combinations_refused
+from expunge.engine.method import GradientMethod
 from expunge.engine.plan import Plan
+from expunge.engine.runtime import refused as runtime_refused
 from expunge.engine.session import Session
 from expunge.lm.arch import base_of
 from expunge.lm.subject import Subject
@@ -138,8 +142,25 @@ def planned(family: str, folder: Path) -> Plan:
     return report.plan
 
 
+def refusals(method_id: str, case: Case, folder: Path) -> list[ExpungeError]:
+    """Why a method does not take a pair of settings, as it says before weights load."""
+    try:
+        params = methods.params(method_id, case.params)
+    except ExpungeError as error:
+        return list(getattr(error, "problems", (error,)))
+    module, onto = methods.load(method_id), planned(case.family, folder).folder
+    needs = GradientMethod.assemble(module, params).needs
+    return [
+        *combinations_refused([module], params, needs=needs, adapter=case.adapter, folder=onto),
+        *runtime_refused(method_id, onto, case.adapter),
+    ]
+
+
 def run(method_id: str, case: Case, folder: Path) -> None:
     """Two steps; full weights move and stay finite, frozen ones stay bit for bit."""
+    if problems := refusals(method_id, case, folder):
+        assert {problem.code for problem in problems} <= {"E-USE-003", "E-USE-006"}, problems
+        return
     params = methods.params(method_id, case.params)
     plan = replace(
         planned(case.family, folder), method=method_id, params=params, adapter=case.adapter
@@ -153,7 +174,10 @@ def run(method_id: str, case: Case, folder: Path) -> None:
     assert all(
         torch.isfinite(tensor.float()).all() for tensor in state(session, adapter=True).values()
     )
-    if case.adapter is None:
+    if trained.runtime is not None:  # what it changes is not in the weights
+        assert not moved
+        assert trained.runtime.moves
+    elif case.adapter is None:
         assert moved, "nothing moved"
         assert {p.dtype for p in session.model.parameters()} == {torch.float32}
     else:
@@ -170,6 +194,15 @@ def state(session: Session, *, adapter: bool = False) -> dict[str, Tensor]:
         for name, tensor in base_of(session.model).state_dict().items()
         if adapter or "lora_" not in name
     }
+
+
+@pytest.mark.parametrize("method_id", GRADIENT)
+def test_no_method_refuses_all_or_most_without_need(method_id: str, folder: Path) -> None:
+    """Plain full weights always go, and nobody refuses settings that it does not say."""
+    refused = [case for case in possible() if refusals(method_id, case, folder)]
+    plain = [c for c in possible() if c.weights == "full" and c.precision == "float32"]
+    assert not [case for case in refused if case in plain and case.layout == "padded"]
+    assert len(refused) < len(possible()) - len(FAMILIES)
 
 
 @pytest.mark.parametrize("place", range(12))

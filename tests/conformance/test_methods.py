@@ -28,7 +28,18 @@ def test_no_two_methods_are_the_same_by_another_name() -> None:
     """
     draw = torch.Generator().manual_seed(0)
     views = {}
-    for name in ("forget", "retain", "refusal", "alternate", "random", "fluency"):
+    named = (
+        "forget",
+        "retain",
+        "refusal",
+        "alternate",
+        "random",
+        "fluency",
+        "declined",
+        "cleaned",
+        "nearest",
+    )
+    for name in named:
         ids = torch.randint(3, 8, (4, 9), generator=draw)
         labels = torch.where(torch.rand(4, 9, generator=draw) < 0.6, ids, -100)
         views[name] = {"input_ids": ids, "attention_mask": torch.ones_like(ids), "labels": labels}
@@ -40,14 +51,16 @@ def test_no_two_methods_are_the_same_by_another_name() -> None:
         moved["labels"][:, 1] = -100  # the first token of a row is never supervised
         moved["attention_mask"] = torch.ones_like(moved["input_ids"])
         views["expert" if preface == 3 else "novice"] = moved
+    for name in ("reply", "general"):
+        views[name], views[f"{name}_told"] = views["forget"], views["expert"]
     anchor = tiny_model("llama", vocab=8, seed=1)
     found = {}
     for method_id in GRADIENT:
         model = tiny_model("llama", vocab=8, seed=0)
         found[method_id] = objective(method_id, model, views, anchor)
-    told = {id: methods.card(id).extra.get("loss_of") for id in GRADIENT}
+    told = {id: methods.card(id).extra.get("loss_of", id) for id in GRADIENT}
     for one, other in combinations(GRADIENT, 2):
-        if other == told[one] or one == told[other]:
+        if told[one] == told[other]:
             assert found[one].loss == pytest.approx(found[other].loss), (one, other)
             continue
         assert found[one].loss != pytest.approx(found[other].loss, rel=1e-6), (one, other)

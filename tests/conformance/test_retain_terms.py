@@ -9,7 +9,18 @@ from torch.nn.functional import log_softmax
 from expunge.core.registry import methods
 from expunge.testing import objective, tiny_model
 
-VIEWS = ("forget", "retain", "refusal", "alternate", "random", "expert", "novice", "fluency")
+VIEWS = (
+    "forget",
+    "retain",
+    "refusal",
+    "alternate",
+    "random",
+    "expert",
+    "novice",
+    "fluency",
+    "declined",
+    "cleaned",
+)
 TERMS = [
     ("none", "answer"),
     ("nll", "answer"),

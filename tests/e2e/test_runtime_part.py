@@ -8,7 +8,6 @@ from typing import Any
 
 import hush
 import pytest
-import torch
 from transformers import AutoModelForCausalLM
 
 import expunge
@@ -129,9 +128,7 @@ def test_weights_and_part_may_both_change(original: Path, tmp_path: Path) -> Non
     assert folder_digest(tmp_path / "out") == folder_digest(original)
 
 
-def test_reverted_it_is_the_original_and_nothing_beside(
-    original: Path, tmp_path: Path
-) -> None:
+def test_reverted_it_is_the_original_and_nothing_beside(original: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     run(original, out)
     copied = revert(out, tmp_path / "copy")

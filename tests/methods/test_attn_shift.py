@@ -12,6 +12,7 @@ from tiny_rig import exact, facts, knowing, saved
 from torch import Tensor
 
 from expunge.core.errors import ExpungeError
+from expunge.core.events import Event, listening
 from expunge.core.registry import methods
 from expunge.engine import importance
 from expunge.engine.attention import attention_maps
@@ -27,11 +28,13 @@ from expunge.engine.sources import Counting, Live
 from expunge.engine.step import Step
 from expunge.engine.task import Task
 from expunge.engine.view import View
+from expunge.lm.digest import folder_digest
 from expunge.lm.load import load
 from expunge.lm.subject import Subject
 from expunge.methods import attn_shift
 from expunge.methods.attn_shift import IMPORTANT, SHARE_OF_FORGET, Params
 from expunge.testing import objective, tiny_model, tiny_tokenizer
+from expunge.testing.methods import stage, world
 
 ROW = (0.5, 0.3, 0.2)
 
@@ -391,6 +394,27 @@ def test_an_adapter_sits_on_queries_and_keys(tmp_path) -> None:
     names = {name.split("layers.")[1] for name in config["target_modules"]}
     assert names == {"1.self_attn.q_proj", "1.self_attn.k_proj"}
     assert config["r"] == 32
+
+
+def test_an_interrupted_run_ends_with_the_same_weights(tmp_path) -> None:
+    original, rows = stage(tmp_path), world()
+
+    def take(out: str) -> str:
+        params = {"max_steps": 6, "lr": 1e-3, "batch_size": 4}
+        forget(
+            original, rows.forget, rows.retain, method="attn-shift", params=params, stop_at="none",
+            out=tmp_path / out,
+        )  # fmt: skip
+        return folder_digest(tmp_path / out)
+
+    def interrupt(event: Event) -> None:
+        if event.kind == "advance" and event.task == "attn-shift" and event.done >= 4:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt), listening(interrupt):
+        take("cut")
+    assert take("cut") == take("whole")
+    assert read_manifest(tmp_path / "cut")["summary"]["resumed_from"] > 0
 
 
 def test_a_resumed_run_reads_what_it_had_noted(tmp_path, monkeypatch) -> None:

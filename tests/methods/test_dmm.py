@@ -147,7 +147,7 @@ def test_attribution_forgets_without_a_retrained_model(tmp_path: Path) -> None:
     manifest = read_manifest(tmp_path / "out")
     assert manifest is not None
     assert manifest["record"]["predicted_fall"] > 2.0
-    assert (tmp_path / "out" / "made" / "targets.jsonl").is_file()
+    assert (tmp_path / "out" / "made" / "outputs.jsonl").is_file()
 
 
 def test_without_attribution_nothing_is_forgotten(

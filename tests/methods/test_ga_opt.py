@@ -78,11 +78,16 @@ def test_the_classifier_learns_from_rows_and_never_from_the_model(
 @pytest.mark.parametrize(
     ("share", "nll", "ends"), [(0.3, 5.0, False), (0.25, 5.0, True), (0.9, 101.0, True)]
 )
-def test_it_ends_by_what_is_generated_or_at_the_bound(
-    share: float, nll: float, ends: bool
-) -> None:
+def test_it_ends_by_what_is_generated_or_at_the_bound(share: float, nll: float, ends: bool) -> None:
     history = [Measured(5, nll, False, {ga_opt.HARMFUL: share}, 5.0)]
     assert ga_opt.stop(history, ga_opt.Params()) is ends
+
+
+def test_where_little_is_harmful_at_the_start_that_ends_nothing() -> None:
+    task, method = prepared("ga-opt", harmful_share=1.0)
+    assert ga_opt.KEY not in task.state
+    ga_opt.refresh(task, method.params)
+    assert ga_opt.KEY not in task.state
 
 
 def test_too_few_answers_to_tell_apart_are_refused() -> None:

@@ -127,7 +127,7 @@ def test_decorrelation_lowers_the_cosine_and_its_absence_does_not() -> None:
     cosines = {}
     for beta in (0.0, 2.0):
         bowls = Bowls(START, sign=-1.0)
-        combined(bowls, chosen(beta=beta, inner_steps=1))
+        combined(bowls, chosen(beta=beta, inner_steps=1, inner_rate=0.05))
         f, r = A @ bowls.theta.detach(), B @ (bowls.theta.detach() - 1)
         cosines[beta] = float(f @ r / (f.norm() * r.norm()))
     start = torch.tensor(START, dtype=torch.float64)
@@ -279,12 +279,12 @@ def _micro(original: Path, out: Path, **params: object) -> dict[str, Any]:
 
 def test_a_run_that_was_cut_goes_on_with_the_same_rho(original: Path, tmp_path: Path) -> None:
     def interrupt(event: Event) -> None:
-        if event.kind == "advance" and event.task == "ofmu" and event.done >= 4:
+        if event.kind == "advance" and event.task == "ofmu" and event.done >= 3:
             raise KeyboardInterrupt
 
     whole = _micro(original, tmp_path / "whole", rho_growth=2.0)
     rhos = [measured["terms"]["rho"] for measured in whole["history"]]
-    assert rhos == pytest.approx([0.01 * 2**step for step in range(6)])
+    assert rhos == pytest.approx([0.01 * 2**step for step in range(4)])
     assert whole["history"][0]["terms"]["rest"] == -1.0
     assert all(measured["terms"]["rest"] > 0 for measured in whole["history"][1:])
     with pytest.raises(KeyboardInterrupt), listening(interrupt):
@@ -312,31 +312,32 @@ def with_all(original: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 @pytest.fixture(scope="module")
-def on_rig(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., tuple[Subject, float]]:
+def on_rig(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., tuple[float, ...]]:
     folder = tmp_path_factory.mktemp("rig")
     model = saved(folder)
 
-    def run(seed: int, **params: Any) -> tuple[Subject, float]:
-        out = folder / f"{sorted(params.items())} {seed}"
-        given = {"batch_size": 24, "lr": 1e-3, "max_steps": 15, "inner_steps": 10, **params}
-        told = forget(
-            model, *facts(), method="ofmu", params=given, stop_at="none", seed=seed, out=out
-        )
-        loaded = load(load_change(out).folder)
-        return Subject(loaded.model, loaded.tokenizer), told["retain_nll"]
+    def run(name: str, stop_at: str = "none", **params: Any) -> tuple[float, ...]:
+        """Share of forget and of retain rows that are known by heart afterwards."""
+        forget(model, *facts(), method="ofmu", params=params, stop_at=stop_at, out=folder / name)
+        loaded = load(load_change(folder / name).folder)
+        return tuple(exact(Subject(loaded.model, loaded.tokenizer), rows) for rows in facts())
 
     return run
 
 
+def test_it_forgets_to_the_level_and_keeps_the_others(on_rig: Callable[..., Any]) -> None:
+    forgotten, kept = on_rig("default", stop_at="placebo")
+    assert forgotten <= 0.25
+    assert kept >= 0.9
+
+
 def test_it_keeps_what_the_naive_form_destroys(on_rig: Callable[..., Any]) -> None:
     """The naive form: Adam inside at the learning rate. Both forget every fact."""
-    forgotten, kept = facts()
-    stable, naive = on_rig(0, beta=0.01), on_rig(0, beta=0.01, inner_rate=1e-3)
-    assert exact(stable[0], forgotten) <= 0.1
-    assert exact(naive[0], forgotten) <= 0.1
-    assert exact(stable[0], kept) >= 0.6
-    assert exact(naive[0], kept) <= 0.35
-    assert stable[1] < naive[1] / 3
+    short = {"batch_size": 24, "lr": 1e-3, "max_steps": 12, "inner_steps": 8, "beta": 0.01}
+    stable, naive = on_rig("stable", **short), on_rig("naive", **short, inner_rate=1e-3)
+    assert max(stable[0], naive[0]) <= 0.1
+    assert stable[1] >= 0.5
+    assert stable[1] >= naive[1] + 0.2
 
 
 def test_params_are_literals_of_the_card() -> None:

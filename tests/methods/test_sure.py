@@ -19,6 +19,7 @@ from expunge.engine.gradient import StepGradient
 from expunge.engine.method import GradientMethod
 from expunge.engine.rates import learning_rate
 from expunge.engine.run import forget
+from expunge.engine.slots.combine import Gradients
 from expunge.engine.sources import Frozen
 from expunge.engine.task import Task
 from expunge.lm.load import load
@@ -321,7 +322,9 @@ def test_what_it_forgets_stays_forgotten_in_four_bits(original: Path, tmp_path: 
 
 def test_the_highest_tenth_forgets_by_either_objective(original: Path, tmp_path: Path) -> None:
     for name in ("ga", "npo"):
-        subject = run(original, tmp_path / name, **LONG | {"lr": 5e-3, "max_steps": 40}, objective=name)
+        subject = run(
+            original, tmp_path / name, **LONG | {"lr": 5e-3, "max_steps": 40}, objective=name
+        )
         assert exact(subject, facts()[0]) <= 0.25
         assert exact(subject, facts()[1]) > exact(subject, facts()[0])
 
@@ -336,10 +339,16 @@ def test_what_cannot_be_is_refused_before_weights_load(
         run(original, tmp_path / "out", **SHORT | wrong)
 
 
+def test_rows_in_pieces_are_not_recomputed(monkeypatch: pytest.MonkeyPatch) -> None:
+    sure.prepare(task_of(), methods.params("sure", {"recompute": True}))
+    monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
+    sure.prepare(task_of(), methods.params("sure", {}))
+    with pytest.raises(ExpungeError, match="E-USE-006"):
+        sure.prepare(task_of(), methods.params("sure", {"recompute": True}))
+
+
 def test_a_step_by_hand_is_chosen_by_first_dimension() -> None:
     """Without the engine behind it a combiner knows no names."""
-    from expunge.engine.slots.combine import Gradients
-
     gradients = Gradients(
         [torch.tensor([[0.0, 0.0], [1.0, 1.0]])], [torch.ones(2, 2)], {"forget": 1.0, "retain": 1.0}
     )

@@ -234,6 +234,15 @@ def test_a_margin_is_refused_where_there_is_none(original: Path, tmp_path: Path)
         assert not is_wrong or id in report.problems[0].found
 
 
+def test_what_has_no_score_is_said_before_weights_load(original: Path, tmp_path: Path) -> None:
+    risky = [replace(row, meta={"pii": [["email", "a@b.c"]]}) for row in world().forget]
+    for around, codes in (("unpii", ["E-DATA-015"]), ("unpii:pri_custom", [])):
+        report = check_forget(
+            original, risky, world().retain, method="npo", wrappers=[around], out=tmp_path / "out"
+        )
+        assert [problem.code for problem in report.problems] == codes
+
+
 def weights_after(original: Path, out: Path, forgotten: Sequence[Row], *around: str) -> str:
     params = {"max_steps": 3, "lr": 1e-3, "warmup": 0}
     forget(

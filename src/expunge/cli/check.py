@@ -67,6 +67,6 @@ def _told(report: "Report") -> "RenderableType":
     return Group("Nothing stands in the way.", "", facts(needed), "", facts(report.resolved))
 
 
-app.command("forget")(command(_check_forget, options=forget.arguments, optional=("out",)))
+app.command("forget")(command(_check_forget, options=forget.arguments, optional=("out", "forget")))
 app.command("audit")(command(_check_audit, options=audit.arguments, optional=("out",)))
 app.command("bench")(command(_check_bench, options=bench.arguments, optional=("out",)))

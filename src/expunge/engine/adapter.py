@@ -58,4 +58,4 @@ def _named(model: PreTrainedModel, params: GradientParams) -> list[str]:
 
 def _may_move(allowed: Mask, name: str) -> bool:
     entry = allowed.get(f"{name}.weight", True)
-    return entry if isinstance(entry, bool) else bool(entry.all())
+    return entry if isinstance(entry, bool) else bool(entry.any())

@@ -34,7 +34,8 @@ def of_adapters(model: nn.Module, allowed: Mask) -> Mask:
     for name, layer in base_of(model).named_modules():
         entry = allowed.get(f"{name}.weight", True)
         if isinstance(entry, Tensor) and hasattr(layer, "lora_A"):
-            is_transposed = isinstance(layer.base_layer, Conv1D)
+            below = layer.base_layer
+            is_transposed = isinstance(below, Conv1D) or getattr(below, "is_turned", False)
             outputs, inputs = _sides(entry.T if is_transposed else entry, name)
             for first, second in zip(*_factors(layer), strict=True):
                 with torch.no_grad():

@@ -14,14 +14,14 @@ from expunge.core.registry import methods
 from expunge.data.encode import Encoded, Encoder
 from expunge.data.jsonl import read_rows
 from expunge.data.retain import choose_retain
-from expunge.engine import rates
+from expunge.engine import rates, runtime
 from expunge.engine.change import read_manifest
 from expunge.engine.combinations import about_edits, refused
 from expunge.engine.datasets import wordings_of
 from expunge.engine.estimate import estimate
 from expunge.engine.exact import base_for
 from expunge.engine.levels import StopAt
-from expunge.engine.method import GradientMethod
+from expunge.engine.method import GradientMethod, sieves
 from expunge.engine.plan import Plan
 from expunge.engine.room import too_large
 from expunge.engine.work import work_of
@@ -101,6 +101,11 @@ def check_forget(
         report.problems += inspect_folder(reference).problems
     if settings is not None and not wrong:
         report.problems += _wrong_together(method, around, settings, adapter, folder)
+        report.problems += runtime.refused(method, folder, adapter)
+        for wrapper, own in modules_of(around):
+            if hasattr(wrapper, "refuse"):
+                inside = (methods.load(method), settings, own, rows)
+                report.attempt(lambda w=wrapper, given=inside: w.refuse(*given))  # type: ignore[misc]
     base, wrong = base_for(method, settings, folder, adapter=adapter, rows=rows)
     report.problems += wrong
     compared = None if anchor is None else inspect_folder(anchor)
@@ -227,7 +232,8 @@ def _wrong_together(
     around = modules_of(wrappers)
     needs = GradientMethod.assemble(module, settings, around).needs
     modules = [module, *(wrapper for wrapper, _ in around)]
-    return refused(modules, settings, needs=needs, adapter=adapter, folder=folder)
+    problems = sieves(module, modules[1:])
+    return problems + refused(modules, settings, needs=needs, adapter=adapter, folder=folder)
 
 
 def occupied(out: Path) -> ExpungeError | None:

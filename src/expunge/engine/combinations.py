@@ -32,7 +32,7 @@ PACKABLE = frozenset(
 )
 """Values of ``model_type`` whose packed rows were measured not to see each other."""
 
-LIVE = frozenset({"anchor-logits", "anchor-hidden"})
+LIVE = frozenset({"anchor-logits", "anchor-hidden", "anchor-attention"})
 """Needs for which full weights of the start are put into the model, forward by forward."""
 
 
@@ -58,7 +58,8 @@ def refused(
     """
     combines = any(hasattr(module, "combine") for module in modules)
     return [
-        *_about_adapters(params, adapter),
+        *_about_adapters(modules, params, adapter),
+        *(_about_resets(modules) if adapter else ()),
         *_about_packing(params, folder),
         *_about_finishing(modules),
         *_about_shards(params, combines=combines, is_live=bool(needs & LIVE) and not adapter),
@@ -97,7 +98,16 @@ def about_edits(adapter: str | None) -> Iterator[ExpungeError]:
         )
 
 
-def _about_adapters(params: GradientParams, adapter: str | None) -> Iterator[ExpungeError]:
+def _about_adapters(
+    modules: Sequence[ModuleType], params: GradientParams, adapter: str | None
+) -> Iterator[ExpungeError]:
+    for module in modules:
+        if adapter and not module.CARD.get("adapters", True):
+            yield _together(
+                f"--adapter {adapter} with {module.CARD['id']}, which moves single weights: the "
+                "product of an adapter reaches whole rows and columns.",
+                "Leave --adapter out.",
+            )
     if params.base_bits is not None and not adapter:
         yield _together(
             f"base_bits={params.base_bits} without an adapter: weights held in so few bits cannot "
@@ -110,6 +120,15 @@ def _about_adapters(params: GradientParams, adapter: str | None) -> Iterator[Exp
             "others do not move.",
             "Use --set precision=bf16.",
         )
+
+
+def _about_resets(modules: Sequence[ModuleType]) -> Iterator[ExpungeError]:
+    for module in modules:
+        if module.CARD.get("trains") == "weights":
+            yield _together(
+                f"--adapter with {module.CARD['id']}, which resets weights of the model itself.",
+                "Leave --adapter out; the change can be taken back all the same (expunge revert).",
+            )
 
 
 def _about_packing(params: GradientParams, folder: Folder) -> Iterator[ExpungeError]:

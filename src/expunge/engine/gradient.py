@@ -205,6 +205,8 @@ class StepGradient:
             rng=generator(self.task.seed, "step", draw.step),
             state=self.task.state,
             reported=self._reported,
+            tensors=self.task.tensors,
+            index=draw.step,
         )
 
     def _term(self, name: str, step: Step) -> Mean | None:
@@ -247,6 +249,7 @@ class StepGradient:
         joined = [inputs for name, inputs in views.items() if name in self._joined]
         step = self._step(views, Joint(model, joined), draw)
         step.state, step.reported = dict(self.task.state), {}
+        step.tensors = dict(self.task.tensors)
         return step
 
     def _counting(self, views: dict[str, Inputs], asked: list[Inputs] | None = None) -> Step:

@@ -32,8 +32,8 @@ class GradientMethod:
         needs: What the terms look at, of the method and its wrappers.
         params: The method's parameters.
         added: Wrapper id -> a term that it adds to the forget side, weighted like the forget term.
-        beside: Further terms of the method itself (its ``BESIDE``), by name. They stand in the loss
-            as they are, rest with the forget term, and no combiner sees them.
+        beside: Further terms of the method and its wrappers (their ``BESIDE``), by name. They stand
+            in the loss as they are, rest with the forget term, and no combiner sees them.
         refresh: After each epoch, (task, params): what is looked up anew on the model as it is
             then, in evaluation mode and without gradient, and kept in the task's state.
         edit: Of a method that trains nothing: (`Finishing`, params), changes the weights itself.
@@ -66,7 +66,8 @@ class GradientMethod:
     ) -> "GradientMethod":
         """Take what wrappers define, then what the module does; the rest has shared defaults.
 
-        A slot is a function of a module, or the name of a shared one. The hooks ``prepare``,
+        A slot is a function of a module, or the name of a shared one. ``combines(params)`` of a
+        module says whether it needs its combiner with these parameters. The hooks ``prepare``,
         ``on_epoch``, ``refresh`` and ``finish`` of wrappers run after the method's own, in the
         order given.
 
@@ -75,11 +76,13 @@ class GradientMethod:
         """
         raise_all(clashes([wrapper for wrapper, _ in wrappers]))
 
+        combines = bool(getattr(module, "combines", lambda _: True)(params))
+
         def slot(name: str, shared: Mapping[str, Any], default: Any) -> Any:
             for wrapper, own in wrappers:
                 if (found := _defined(wrapper, name)) is not None:
                     return _with(shared[found] if isinstance(found, str) else found, own)
-            found = _defined(module, name)
+            found = _defined(module, name) if name != "combine" or combines else None
             return default if found is None else shared[found] if isinstance(found, str) else found
 
         def hook(name: str) -> Callable[..., None] | None:
@@ -107,7 +110,7 @@ class GradientMethod:
             refresh=hook("refresh"),
             edit=_defined(module, "edit"),
             added={id: _with(term, own) for id, (term, own) in terms.items() if term is not None},
-            beside=getattr(module, "BESIDE", {}),
+            beside=getattr(module, "BESIDE", {}) | _beside(wrappers),
             two_pass=any(one.CARD.get("exact") == "two-pass" for one in (module, *around)),
         )
 
@@ -119,7 +122,12 @@ class GradientMethod:
     @property
     def terms(self) -> Mapping[str, Term]:
         """``forget``, ``retain``, what wrappers add to the forget side, what stands beside."""
-        return {"forget": self.forget, "retain": self.retain, **self.added, **self.beside}
+        return {"forget": self.forget, "retain": self._retained, **self.added, **self.beside}
+
+    def _retained(self, step: Step, params: Any) -> Mean | None:
+        """The retain term; none in a step for which the sampler draws no row to be kept."""
+        is_missing = "retain" in self.needs and "retain" not in step
+        return None if is_missing else self.retain(step, params)
 
     @property
     def weights(self) -> dict[str, float]:
@@ -129,8 +137,32 @@ class GradientMethod:
         return weights | {"retain": params.retain_weight} | dict.fromkeys(self.beside, 1.0)
 
 
+def _beside(wrappers: Sequence[Wrapper]) -> dict[str, Term]:
+    return {
+        name: _with(term, own)
+        for module, own in wrappers
+        for name, term in getattr(module, "BESIDE", {}).items()
+    }
+
+
 def _trains_nothing(step: Step, params: Any) -> Mean:
     raise LookupError("this method has no forget term: it does not train")
+
+
+def sieves(module: ModuleType, wrappers: Sequence[ModuleType]) -> list[ExpungeError]:
+    """Why wrappers cannot go around a method that selects its rows itself: it would be no more."""
+    if _defined(module, "select") is None:
+        return []
+    return [
+        ExpungeError(
+            "E-USE-006",
+            f"--with {wrapper.CARD['id']} around {module.CARD['id']}, and both select rows.",
+            "a method that takes all rows, or no wrapper that selects.",
+            f"Leave --with {wrapper.CARD['id']} out, or name another --method.",
+        )
+        for wrapper in wrappers
+        if _defined(wrapper, "select") is not None
+    ]
 
 
 def clashes(wrappers: Sequence[ModuleType]) -> list[ExpungeError]:

@@ -69,6 +69,8 @@ class Plan:
         base: dict[str, Any] = {} if self.base is None else {"base": self.base.digest}
         base |= {} if self.anchor is None else {"anchor": self.anchor.digest}
         base |= {"carry": dict(self.carry)} if self.carry else {}
+        parts = (self.folder.manifest or {}).get("runtime")
+        base |= {"runtime": digest(parts)} if parts else {}
         return digest(
             base
             | {

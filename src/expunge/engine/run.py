@@ -36,7 +36,7 @@ from expunge.engine.made import FOLDER as MADE
 from expunge.engine.outcome import RUN, judge, manifest_of, summary_of
 from expunge.engine.plan import Plan
 from expunge.engine.precision import loading_dtype
-from expunge.engine.runtime import attach, entries_of, parts_of, refused, write_parts
+from expunge.engine.runtime import attach, entries_of, parts_of, write_parts
 from expunge.engine.session import Session, Trained
 from expunge.engine.world import World, gathered, joined
 from expunge.lm.digest import folder_digest
@@ -106,7 +106,6 @@ def forget(
     raise_all(report.problems)
     plan = report.plan
     assert plan is not None  # noqa: S101
-    raise_all(refused(plan.method, plan.folder, plan.adapter))
     with joined() as world:
         _refuse_other_plans(plan, world)
         with locked(plan.out) if world.first else nullcontext():

@@ -120,14 +120,23 @@ def attach(model: PreTrainedModel, part: Part) -> Attached:
     return attached
 
 
-def twin(model: Model) -> Model:
+def twin(model: Model, *, bare: bool = False) -> Model:
     """The same model in modules of its own: weights are shared, hooks are not.
 
-    Hooks that are there come along, and what is hooked into one of the two later leaves the other
-    alone. Shared are the tensors: what an optimiser moves, it moves in both.
+    What is hooked into one of the two later leaves the other alone. Shared are the tensors: what an
+    optimiser moves, it moves in both.
+
+    Args:
+        model: The model.
+        bare: Whether the hooks that are there stay behind; else copies of them come along.
     """
     tensors = chain(model.parameters(), model.buffers())
-    return copy.deepcopy(model, {id(tensor): tensor for tensor in tensors})
+    known: dict[int, Any] = {id(tensor): tensor for tensor in tensors}
+    if bare:
+        for module in model.modules():
+            for hooks in (module._forward_hooks, module._forward_pre_hooks):
+                known[id(hooks)] = type(hooks)()
+    return copy.deepcopy(model, known)
 
 
 class Served(Subject):
@@ -145,6 +154,16 @@ class Served(Subject):
         name = digest([bare.digest, *(part.digest for part in parts)])
         super().__init__(model, bare.tokenizer, digest=name, batch_size=bare.batch_size)
         self.bare, self.parts = bare, tuple(parts)
+
+
+def served(subject: Subject, folder: Folder) -> Subject:
+    """A subject with the run-time parts its folder lists; itself where there are none.
+
+    Raises:
+        ExpungeError: As `parts_of`, and as `attach`.
+    """
+    parts = parts_of(folder)
+    return Served(subject, parts) if parts else subject
 
 
 def without_gate(subject: Subject) -> Subject:

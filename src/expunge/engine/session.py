@@ -18,6 +18,7 @@ from expunge.core.events import progress
 from expunge.core.registry import methods
 from expunge.engine import checkpoints, rates
 from expunge.engine.adapter import with_adapter
+from expunge.engine.adapter_masks import of_adapters
 from expunge.engine.anchors import anchor_of
 from expunge.engine.combinations import refuse_split_masks
 from expunge.engine.datasets import Datasets
@@ -113,6 +114,7 @@ class Session:
             roles=_roles(plan.rows, self.method),
             seed=plan.seed,
             params=plan.params,
+            method=plan.method,
             folder=run / MADE,
             world=self.world,
             carry=dict(plan.carry),
@@ -161,7 +163,8 @@ class Session:
         if plan.adapter:
             with quiet():
                 self.model = with_adapter(self.subject.model, params, self._allowed, plan.seed)
-        mask = AppliedMask(self.model, {} if plan.adapter else self._allowed)
+        held = of_adapters(self.model, self._allowed) if plan.adapter else self._allowed
+        mask = AppliedMask(self.model, held)
         original = {} if self.method.finish is None else weights_that_move(self.model)
         if self.method.prepare is not None:
             self.method.prepare(self.task, params)

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy
+from torch import Tensor
 
 from expunge.engine.mean import Mean
 from expunge.engine.view import View
@@ -17,6 +18,8 @@ class Step:
         rng: Random numbers of this step, a pure function of (seed, step).
         state: The method's own state over the run (saved with every checkpoint).
         reported: Numbers that terms told of themselves, by name.
+        tensors: What of the state are tensors, likewise.
+        index: Number of the step, from 0.
     """
 
     def __init__(
@@ -27,12 +30,16 @@ class Step:
         rng: numpy.random.Generator | None = None,
         state: dict[str, Any] | None = None,
         reported: dict[str, Mean] | None = None,
+        tensors: dict[str, Tensor] | None = None,
+        index: int = 0,
     ) -> None:
         self._views = dict(views)
         self.progress = progress
         self.rng = rng if rng is not None else numpy.random.default_rng(0)
         self.state = state if state is not None else {}
         self.reported = reported if reported is not None else {}
+        self.tensors = tensors if tensors is not None else {}
+        self.index = index
 
     def report(self, name: str, mean: Mean) -> None:
         """Tell a number beside the loss; it stands in the history of the run under ``name``.

@@ -26,6 +26,7 @@ from expunge.engine.check import Report, check_forget, encode_roles, occupied
 from expunge.engine.datasets import Datasets
 from expunge.engine.measure import level
 from expunge.engine.run import Rows, forget
+from expunge.engine.runtime import served
 from expunge.engine.slots.sample import content_key
 from expunge.engine.task import Task
 from expunge.lm.folder import inspect_folder
@@ -341,6 +342,7 @@ class _Run:
         """What the model as it is now knows."""
         loaded = load(self.model)
         subject = Subject(loaded.model, loaded.tokenizer, digest=loaded.digest)
+        subject = served(subject, inspect_folder(self.model))
         roles = {role: rows for role, rows in self.stream.kept.items() if rows}
         with evaluating(subject.model):
             kept = {role: _known(subject, rows) for role, rows in roles.items()}

@@ -77,6 +77,7 @@ class Lessons:
         self._own = [row.training for row in rows]
         self._others = [turn for row in rows for turn in row.turns[1:]]
         self._kept = [row.training for row in task.retain]
+        self._known: dict[int, Encoded] = {}
 
     def batch(self, name: str, rng: numpy.random.Generator, size: int) -> list[Encoded]:
         """Rows drawn with replacement.
@@ -87,7 +88,8 @@ class Lessons:
             size: How many.
         """
         turns = {"forget": self._own, "other": self._others, "retain": self._kept}[name]
-        drawn = [self._encoded(t) for t in _some(turns or self._own, rng, size)]
+        chosen = turns or self._own
+        drawn = [self._encoded(chosen[at]) for at in rng.integers(len(chosen), size=size)]
         is_running = name == "other" and not self._others
         return [replace(item, labels=item.ids) for item in drawn] if is_running else drawn
 
@@ -96,7 +98,9 @@ class Lessons:
         return View(self._datasets.batch(batch), Live(self._task.model)).nll.value
 
     def _encoded(self, turn: Turn) -> Encoded:
-        return self._task.encoder.encode(turn, row=0)
+        if id(turn) not in self._known:
+            self._known[id(turn)] = self._task.encoder.encode(turn, row=0)
+        return self._known[id(turn)]
 
 
 def tamper(
@@ -148,10 +152,6 @@ def restored(parameters: Sequence[nn.Parameter]) -> Iterator[None]:
 def ramp(step: int, steps: int, growth: float) -> float:
     """How much a step of an attack counts: 1 at the last, ``exp(-growth)`` less at each before."""
     return exp(growth * (step - (steps - 1)))
-
-
-def _some(turns: Sequence[Turn], rng: numpy.random.Generator, size: int) -> list[Turn]:
-    return [turns[at] for at in rng.integers(len(turns), size=size)]
 
 
 def _adamw(parameters: Sequence[nn.Parameter], lr: float) -> torch.optim.Optimizer:

@@ -72,6 +72,7 @@ class Task:
             one hands on to the next: plain JSON values, kept in ``change.json``.
         paired: View name -> what a method put beside its rows (in ``prepare``).
         params: The method's parameters, for what is wrapped around it.
+        method: Its id, likewise.
         weights: How much each forget row weighs in the gradient; None weighs each 1.
         tokens: Forget row -> for each of its wordings the parts that are trained on; where one
             is absent it is what the row itself says.
@@ -91,6 +92,7 @@ class Task:
     carry: dict[str, Any] = field(default_factory=dict)
     paired: dict[str, Paired] = field(default_factory=dict)
     params: GradientParams = field(default_factory=GradientParams)
+    method: str = ""
     weights: Sequence[float] | None = None
     tokens: Mapping[int, Sequence[Ranges]] = field(default_factory=dict)
     folder: Path | None = None

@@ -59,9 +59,10 @@ def away(step: Step, params: Any) -> Mean:
 
 def elsewhere(step: Step, params: Any) -> Mean:
     """Token-mean negative log-likelihood of random answers to the forget prompts, weighted."""
-    return params.random_weight * step.random.nll
+    weight: float = params.random_weight
+    return weight * step.random.nll
 
 
 def too_unlikely(history: Sequence[Measured], params: Any) -> bool:
     """Whether the forget answers are already less likely than anyone asked for."""
-    return history[-1].forget_nll > params.max_forget_nll
+    return bool(history[-1].forget_nll > params.max_forget_nll)

@@ -167,7 +167,8 @@ class _Anchor:
     def _is_live(self) -> bool:
         params = self.method.params
         padded = params.retain_term == "kl" and params.kl_scope == "legacy_all"
-        return padded or self._remembered() * VALUE > max(ROOM, self.trained * VALUE)
+        maps = "anchor-attention" in self.method.needs
+        return padded or maps or self._remembered() * VALUE > max(ROOM, self.trained * VALUE)
 
     def _remembered(self) -> int:
         """Values of the hidden states that distributions are made of, and of block outputs."""
@@ -197,7 +198,8 @@ class _Anchor:
 
     def _compared(self) -> list[Pass]:
         """What a step asks of a live anchor; hidden states need no vocabulary."""
-        hidden = self._sides() if "anchor-hidden" in self.method.needs else []
+        is_open = {"anchor-hidden", "anchor-attention"} & self.method.needs
+        hidden = self._sides() if is_open else []
         logits = [self._side()] if "anchor-logits" in self.method.needs else []
         return [
             *(replace(self.views[side], supervised=0.0) for side in hidden),

@@ -185,8 +185,11 @@ def _models(bench: Bench, entry: Entry) -> "Models":
 
 
 def _subject(folder: Path) -> "Subject":
+    from expunge.engine.runtime import served
+    from expunge.lm.folder import inspect_folder
     from expunge.lm.load import load
     from expunge.lm.subject import Subject
 
     loaded = load(folder)
-    return Subject(loaded.model, loaded.tokenizer, digest=loaded.digest)
+    subject = Subject(loaded.model, loaded.tokenizer, digest=loaded.digest)
+    return served(subject, inspect_folder(folder))

@@ -182,12 +182,15 @@ def _installed() -> None:
 
 def _measured(run: Run) -> dict[str, Any]:
     with _offline(), TemporaryDirectory() as cache:
+        from expunge.engine.runtime import attach, parts_of
         from expunge.lm.load import load, quiet
 
         loaded = load(run.model.path)
+        for part in parts_of(run.model):
+            attach(loaded.model, part)
         with quiet(), _sandboxed():
             found = _evaluated(run, loaded, cache)
-    runtime = (loaded.manifest or {}).get("runtime")
+    runtime = (loaded.manifest or {}).get("runtime") or {}
     return {
         "format": FORMAT,
         "harness": f"lm-eval {found['lm_eval_version']}",
@@ -195,7 +198,7 @@ def _measured(run: Run) -> dict[str, Any]:
         "digest": loaded.digest,
         "seed": run.seed,
         "params": asdict(run.params),
-        "note": "what the change puts in front of the model was passed by" if runtime else "",
+        "note": "the guard in front of the model was passed by" if "guard" in runtime else "",
         "tasks": {name: _task(found, name) for name in sorted(found["samples"])},
     }
 

@@ -13,11 +13,13 @@ Reference: MEOW: MEMOry Supervised LLM Unlearning Via Inverted Facts (2024).
 
 from collections.abc import Sequence
 from statistics import fmean
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-from expunge.lm.subject import Subject
 from expunge.requests.rows import Turn
 from expunge.text.overlap import rouge_1
+
+if TYPE_CHECKING:
+    from expunge.lm.subject import Subject
 
 
 class Break(NamedTuple):
@@ -72,7 +74,7 @@ def breaks(turn: Turn, *, mode: str, step: int, has_template: bool) -> list[Brea
 
 
 def memo(
-    subject: Subject, turns: Sequence[Turn], *, mode: str, step: int, new_tokens: int
+    subject: "Subject", turns: Sequence[Turn], *, mode: str, step: int, new_tokens: int
 ) -> list[float | None]:
     """MEMO of each turn; None for one too short to be broken off.
 
@@ -96,7 +98,7 @@ def memo(
     return [fmean(overlaps[place]) if place in overlaps else None for place in range(len(turns))]
 
 
-def _continued(subject: Subject, broken: Sequence[Break], new_tokens: int) -> list[str]:
+def _continued(subject: "Subject", broken: Sequence[Break], new_tokens: int) -> list[str]:
     """What the model goes on with; breaks that leave too little room are asked apart."""
     rooms = [_room(subject, one, new_tokens) for one in broken]
     said = [""] * len(broken)
@@ -114,7 +116,7 @@ def _continued(subject: Subject, broken: Sequence[Break], new_tokens: int) -> li
     return said
 
 
-def _room(subject: Subject, one: Break, new_tokens: int) -> int:
+def _room(subject: "Subject", one: Break, new_tokens: int) -> int:
     """Tokens the model may write after a break; 0 where nothing fits."""
     if not subject.has_room(one.turn, 1, opening=one.opening):
         return 0

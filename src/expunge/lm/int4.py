@@ -33,7 +33,10 @@ class Int4Linear(nn.Linear):
     Attributes:
         codes: uint8 [out, groups * 32], two codes in a byte.
         scales: [out, groups, 1], float32 (float64 for float64 weights).
+        is_turned: Whether the weight it stands for was held [in, out].
     """
+
+    is_turned = False
 
     codes: Tensor
     scales: Tensor
@@ -99,7 +102,9 @@ def hold_in_int4(model: nn.Module) -> None:
 
 
 def _rounded(layer: nn.Module) -> nn.Module:
-    return Int4Linear(*_matrix(layer))
+    made = Int4Linear(*_matrix(layer))
+    made.is_turned = isinstance(layer, Conv1D)
+    return made
 
 
 def _matrix(layer: Any) -> tuple[Tensor, Tensor | None]:

@@ -55,6 +55,7 @@ CARD = {
     "the anchor is cached",
     "maturity": "beta",
     "version": 1,
+    "loss_of": "npo",
 }
 
 

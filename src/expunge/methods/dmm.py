@@ -98,7 +98,7 @@ class Params(GradientParams):
 
 def prepare(task: Task, params: Params) -> None:
     """Predict the outputs of a model retrained without the forget rows."""
-    made = made_once(task, "targets", lambda: list(targets(task, params)))
+    made = made_once(task, "outputs", lambda: targets(task, params))
     task.state[TARGETS] = {
         role: {str(one["item"]): one["target"] for one in made if one["role"] == role}
         for role in ("forget", "retain")

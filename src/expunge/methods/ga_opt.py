@@ -7,7 +7,8 @@ Objective:
     The terms are llmu's. What is this system's own is how it is judged: a binary classifier learns
     harmful answers (those of the forget rows) from harmless ones (those of the retain rows), and
     the share of generated answers that it calls harmful is taken before the first step and after
-    every epoch. The run ends when at most ``harmful_share`` of them are.
+    every epoch. The run ends when at most ``harmful_share`` of them are, unless there were as few
+    before it began.
 
 Reference: Machine Unlearning in Large Language Models, 2024.
 
@@ -99,7 +100,9 @@ def prepare(task: Task, params: Params) -> None:
     harmful, harmless = labelled(task)
     task.record["classifier_accuracy"] = accuracy(harmful, harmless)
     share = harmful_answers(task, params, tell_apart(harmful, harmless))
-    task.record["harmful_before"] = task.state[KEY] = share
+    task.record["harmful_before"] = share
+    if share > params.harmful_share:
+        task.state[KEY] = share
 
 
 def labelled(task: Task) -> tuple[list[str], list[str]]:
@@ -132,7 +135,9 @@ def harmful_answers(task: Task, params: Params, told: Told) -> float:
 def refresh(task: Task, params: Params) -> None:
     """Judge the model after an epoch."""
     share = harmful_answers(task, params, tell_apart(*labelled(task)))
-    task.record["harmful_after"] = task.state[KEY] = share
+    task.record["harmful_after"] = share
+    if KEY in task.state:
+        task.state[KEY] = share
 
 
 def forget(step: Step, params: Params) -> Mean:

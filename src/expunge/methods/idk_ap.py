@@ -40,7 +40,7 @@ CARD = {
     "kind": "gradient",
     "summary": "Refusals on forget prompts; on retain prompts the answer is preferred to one.",
     "paper": "A Closer Look at Machine Unlearning for Large Language Models (2024)",
-    "needs": ["refusal", "retain", "declined"],
+    "needs": ["forget", "refusal", "retain", "declined"],
     "access": "weights",
     "cost": "1 forward and backward over refusals, retain rows and refusals to them per step",
     "maturity": "beta",

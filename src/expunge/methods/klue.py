@@ -67,7 +67,8 @@ CARD = {
     "needs": ["forget", "retain"],
     "access": "weights",
     "cost": "1 forward and backward over forget and retain rows per step, 1 forward over the "
-    "forget rows an epoch; before it 1 + mismatched forwards and backwards over the forget rows",
+    "forget rows an epoch; before it 1 + mismatched forwards and backwards over the forget rows; a "
+    "copy of the MLPs",
     "maturity": "paper",
     "version": 1,
     "loss_of": "grad-diff",

@@ -29,8 +29,9 @@ Departs from the paper:
     given (INFERRED). There an entity without neighbours is left out, and so never forgotten; here
     it meets general rows, or any where there are none. Its balanced set leaves general rows
     uncut; here all kinds count alike, and what is cut off in one pass comes in the next. That
-    pairs are shuffled over the modules is the default of the authors' trainer. Not measured: how
-    the modes compare; on tiny models they hardly differ.
+    pairs are shuffled over the modules is the default of the authors' trainer. On a tiny model of
+    forty people, at equal steps, sequential kept least, general rows included; that melu keeps
+    neighbours better than random pairs or cyclic does not show there.
 """
 
 from collections import Counter

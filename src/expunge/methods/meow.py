@@ -54,7 +54,7 @@ CARD = {
     "kind": "gradient",
     "summary": "Learns inverted facts, those closest to what the model says anyway.",
     "paper": "MEOW: MEMOry Supervised LLM Unlearning Via Inverted Facts (2024)",
-    "needs": ["alternate"],
+    "needs": ["forget", "alternate"],
     "access": "weights",
     "cost": "1 forward and backward over inverted rows per step; before training the model writes "
     "wrong answers to every forget row, and goes on with each from every fifth character",

@@ -54,6 +54,7 @@ CARD = {
     "3 gradients held; the anchor is cached",
     "maturity": "paper",
     "version": 1,
+    "loss_of": "npo",
 }
 
 PENALTY = "npo-irm.penalty"
@@ -122,12 +123,14 @@ def rescaled(view: View) -> Mean:
     return mean_of((logits.softmax(-1) * logits).sum(-1) - target)
 
 
+def combines(params: Params) -> bool:
+    """Whether a step needs the gradients of its terms apart."""
+    return params.irm_weight > 0
+
+
 def combine(gradients: Gradients, state: dict[str, Any], params: Params) -> list[Tensor]:
     """The weighted sum of both, and ``lambda * 2 g grad g``, the gradient of the penalty."""
-    combined = weighted_sum(gradients, state, params)
-    if not params.irm_weight:
-        return combined
-    again = gradients.again
+    combined, again = weighted_sum(gradients, state, params), gradients.again
     assert again is not None  # noqa: S101
     rows = rows_apart(again, "auxiliary", params.auxiliary_batch, params)
     g, slope = value_and_gradient(again, rows, rescaled)

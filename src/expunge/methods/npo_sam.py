@@ -48,6 +48,7 @@ CARD = {
     "of the weights that move held; the anchor is cached",
     "maturity": "beta",
     "version": 1,
+    "loss_of": "npo",
 }
 
 
@@ -86,10 +87,15 @@ def forget(step: Step, params: Params) -> Mean:
     return row_preference(step.forget, params.beta)
 
 
+def combines(params: Params) -> bool:
+    """Whether a step needs the gradients of its terms apart."""
+    return params.rho > 0
+
+
 def combine(gradients: Gradients, state: Mapping[str, Any], params: Params) -> list[Tensor]:
     """The sum of both, the forget gradient taken where the forget loss is higher."""
     size = length(gradients.forget)
-    if params.rho and size >= SMALLEST:
+    if size >= SMALLEST:
         assert gradients.again is not None  # noqa: S101
         with shifted(gradients.again.parameters, gradients.forget, params.rho / size):
             there = gradients.again.gradients().forget

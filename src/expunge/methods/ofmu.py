@@ -67,6 +67,7 @@ CARD = {
     "and 1 triple one, over the graph of the whole step at once",
     "maturity": "paper",
     "version": 1,
+    "loss_of": "grad-diff",
 }
 
 RHO, RATE, REST = "ofmu.rho", "ofmu.rate", "ofmu.rest"

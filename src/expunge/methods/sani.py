@@ -5,10 +5,10 @@ Objective:
               their rows of the input matrices and their columns of the output matrix; sigma is the
               spread the model's configuration begins with, biases begin at 0
     repair    L = alpha * tokenmean( nll ) over the tokens of forget and retain rows that are not
-              sensitive, from the erased model
+              sensitive, from the reset model
 
     Nothing pushes the sensitive tokens away: they are given as input and never predicted, so what
-    the repair does not teach again stays erased. Sensitive are a forget row's ``spans``, else its
+    the repair does not teach again stays gone. Sensitive are a forget row's ``spans``, else its
     ``answer`` and ``aliases`` wherever they stand, and what ``finder`` finds; a row with none of
     these is sensitive as a whole, its end included. All pieces of a marked word are.
 
@@ -24,9 +24,9 @@ Departs from the paper:
     rows, where the paper passes its corpus once or twice; secrets are looked for in the forget
     rows alone, unless ``finder`` or ``scope=corpus`` looks for them in the rest.
 
-    The paper's setting is a preset, not a recommendation: on tiny models it forgets nothing, since
-    the repair uses what the attention still knows; more blocks, a larger fraction and
-    pick=attribution forget what repair alone does not. Weights are reset, so no adapter.
+    The paper's setting is a preset, no recommendation: on tiny models it forgets little more than
+    repair alone, which uses what the attention still knows; more blocks, a larger fraction and
+    pick=attribution forget more. Weights are reset, so no adapter.
 """
 
 from collections.abc import Mapping, Sequence
@@ -81,7 +81,7 @@ BATCH = 8
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Params(GradientParams):
-    """The shared parameters, what is erased, and what counts as sensitive."""
+    """The shared parameters, what is reset, and what counts as sensitive."""
 
     retain_term: str = param("nll", help="what the repair trains on", paper="nll", choices=("nll",))
     epochs: int | None = param(

@@ -14,8 +14,9 @@ itself they do: the model learns that all but the answer asked for is still to b
 to be known of the words.
 
 Every forget row of a step lends its prompt, in the wording drawn, to a retain row that is drawn
-anew whenever the forget row comes round. The answer of the forget row is never shown.
-``order=both`` puts x_f behind x as often as in front of it.
+anew whenever the forget row comes round; to several, where a step has fewer forget rows than retain
+rows. The answer of the forget row is never shown. ``order=both`` puts x_f behind x as often as in
+front of it.
 
 A model with a chat template sees one turn of the user with both questions, or two turns of one each
 (``turns=two``; some templates refuse that). Which of them it was stands in the record.
@@ -23,11 +24,12 @@ A model with a chat template sees one turn of the user with both questions, or t
 Reference: Keeping an Eye on LLM Unlearning: The Hidden Risk and Remedy, 2025.
 
 Departs from the paper:
-    INFERRED: a space between the two prompts; running text, which has no prompt, lends the
-    first half of its words and takes a prompt in front of all of it. ``order=both`` is ours. A pair
-    the model has no positions for is the retain row alone. The term rests with the forget term, at
-    the stop level; no combiner sees it, and no ``forget_weight`` weighs it. Where rows are weighed
-    (unpii), a pair weighs what its forget row does.
+    INFERRED: a space between the two prompts (on a tiny model a sign that stands nowhere else was
+    learnt as the mark of what to keep, and half of the repair was gone); running text, which has
+    no prompt, lends the first half of its words and takes a prompt in front of all of it.
+    ``order=both`` is ours. A pair the model has no positions for is the retain row alone. The term
+    rests with the forget term, at the stop level; no combiner sees it, and no ``forget_weight``
+    weighs it. Where rows are weighed (unpii), a pair weighs what its forget row does.
 """
 
 from dataclasses import dataclass, replace

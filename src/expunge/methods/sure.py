@@ -36,6 +36,7 @@ from torch import Tensor
 from torch.nn.functional import logsigmoid
 from transformers import PreTrainedModel
 
+from expunge.core.errors import ExpungeError
 from expunge.core.params import GradientParams, param
 from expunge.engine.mean import Mean, mean_of
 from expunge.engine.saliency import nll_gradients, over_units, simplest, transposed, unit_norms
@@ -43,6 +44,7 @@ from expunge.engine.slots.combine import Gradients, weighted_sum
 from expunge.engine.slots.mask import Mask, all_trainable
 from expunge.engine.step import Step
 from expunge.engine.task import Task
+from expunge.engine.world import sharding
 
 CARD = {
     "id": "sure",
@@ -52,7 +54,7 @@ CARD = {
     "needs": ["forget", "retain", "anchor"],
     "access": "weights",
     "cost": "1 forward and backward over forget and retain rows per step, before it 1 over the "
-    "forget rows; with recompute 2 gradients held",
+    "forget rows; a copy of the rows that do not move, with recompute 2 gradients in its place",
     "maturity": "paper",
     "version": 1,
     "loss_of": "grad-diff",
@@ -84,6 +86,21 @@ class Params(GradientParams):
     recompute: bool = param(
         False, help="choose rows anew in every step, by its own forget gradient", paper=True
     )
+
+
+def prepare(task: Task, params: Params) -> None:
+    """Refuse to look at rows of which each process holds a piece.
+
+    Raises:
+        ExpungeError: ``E-USE-006``.
+    """
+    if params.recompute and sharding():
+        raise ExpungeError(
+            "E-USE-006",
+            f"recompute=yes under {sharding()}, which gives each process a piece of the rows.",
+            "whole rows in every process.",
+            "Use data parallelism (torchrun without sharding), or leave recompute out.",
+        )
 
 
 def forget(step: Step, params: Params) -> Mean:

@@ -168,6 +168,8 @@ def drift(step: Step, params: Params) -> Mean | None:
 
     Denominators are counted without a view to the part.
     """
+    if "retain" not in step:
+        return None
     view = step.retain
     rests = _stage(step, params) == MAPPING or step.state.get(ATTACKED)
     if rests and not view.is_counted:

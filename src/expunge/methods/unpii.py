@@ -32,7 +32,7 @@ Departs from the paper:
     INFERRED: when several listed combinations are present, the highest counts.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from math import log1p
 from types import ModuleType
@@ -92,16 +92,23 @@ class Params:
     )
 
 
-def refuse(module: ModuleType, settings: GradientParams, params: Params) -> Iterator[ExpungeError]:
-    """Why this cannot go around a method."""
+def refuse(
+    module: ModuleType, settings: GradientParams, params: Params, rows: Mapping[str, Sequence[Row]]
+) -> None:
+    """Say why this cannot go around a method, or over these rows.
+
+    Raises:
+        ExpungeError: ``E-USE-006`` for a margin where there is none; what `risks_of` raises.
+    """
     if params.legacy_margin and module.CARD["id"] != "idk-dpo":
-        yield ExpungeError(
+        raise ExpungeError(
             "E-USE-006",
             f"unpii:legacy_margin=yes around {module.CARD['id']}, which has no margin between a "
             "refusal and the answer.",
             "a method that has one.",
             "Use --method idk-dpo, or leave legacy_margin out: rows are then weighed.",
         )
+    risks_of(rows.get("forget", ()), params)
 
 
 def select(task: Task, params: Params) -> Selection:

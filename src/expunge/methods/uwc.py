@@ -28,7 +28,7 @@ Departs from the paper:
     line. The evaluation alone, without a change, is the metric ``uwc-score``.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from math import ceil
 from statistics import fmean
@@ -82,10 +82,16 @@ class Params:
     rows: int = param(200, help="most retain rows asked", low=1)
 
 
-def refuse(module: ModuleType, settings: GradientParams, params: Params) -> Iterator[ExpungeError]:
-    """Why this cannot go around a method."""
+def refuse(
+    module: ModuleType, settings: GradientParams, params: Params, rows: Mapping[str, Sequence[Row]]
+) -> None:
+    """Say why this cannot go around a method.
+
+    Raises:
+        ExpungeError: ``E-USE-006`` around one that goes on from its trained weights itself.
+    """
     if hasattr(module, "finish"):
-        yield ExpungeError(
+        raise ExpungeError(
             "E-USE-006",
             f"uwc around {module.CARD['id']}, which goes on from its trained weights itself.",
             "a method whose result is what it trained.",

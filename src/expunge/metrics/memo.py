@@ -32,13 +32,14 @@ answer, behind the chat template (suffix).
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from expunge.core.errors import ExpungeError
 from expunge.core.params import param
 from expunge.core.results import Value
 from expunge.core.scores import aligned, average
-from expunge.requests.rows import Row, Turn
+from expunge.lm.breaks import breaks, windows
+from expunge.requests.rows import Row
 from expunge.text.overlap import rouge_1
 
 if TYPE_CHECKING:
@@ -57,6 +58,8 @@ CARD = {
     "maturity": "paper",
     "version": 1,
 }
+
+__all__ = ["CARD", "Params", "compute", "read", "windows"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -80,20 +83,6 @@ class Params:
     stem: bool = param(True, help="compare Porter stems, not words", paper=True)
 
 
-class Window(NamedTuple):
-    """One break of a row.
-
-    Attributes:
-        turn: What is asked.
-        opening: Beginning of the answer, given to the model.
-        label: What comes then.
-    """
-
-    turn: Turn
-    opening: str
-    label: str
-
-
 def read(
     models: "Models", rows: Mapping[str, Sequence[Row]], params: Params
 ) -> dict[str, dict[str, list[str]]]:
@@ -103,7 +92,9 @@ def read(
     broken = [
         (row.id, window)
         for row in rows[""]
-        for window in _broken(row, params, has_template=has_template)
+        for window in breaks(
+            row.turn, mode=params.mode, step=params.step, has_template=has_template
+        )
     ]
     answers = subject.ask(
         [window.turn for _, window in broken],
@@ -147,34 +138,3 @@ def compute(
         overlaps = [rouge_1(*pair, stem=params.stem) for pair in zip(said, labels, strict=True)]
         shares[row] = fmean(getattr(overlap, params.rouge) for overlap in overlaps)
     return average(shares, scores, "window_said", "window_label")
-
-
-def windows(question: str, answer: str, mode: str, step: int = 5) -> list[tuple[str, str]]:
-    """Where a row is broken off: pairs of what is given and what comes then.
-
-    Args:
-        question: The question.
-        answer: The answer, without the space before it.
-        mode: ``prefix`` breaks off the question, ``suffix`` the answer.
-        step: Characters between two breaks.
-    """
-    if mode == "prefix":
-        return [(question[:at], f"{question[at:]} {answer}") for at in _places(question, step)]
-    return [(f"{question} {answer[:at]}", answer[at:]) for at in _places(answer, step)]
-
-
-def _places(text: str, step: int) -> range:
-    return range(1, len(text), step)
-
-
-def _broken(row: Row, params: Params, *, has_template: bool) -> list[Window]:
-    """The breaks of a row as a model is asked about them."""
-    turn, answer = row.turn, row.reply.strip()
-    is_templated = has_template and not turn.running
-    if params.mode == "suffix" and (is_templated or not isinstance(turn.prompt, str)):
-        return [Window(turn, answer[:at], answer[at:]) for at in _places(answer, params.step)]
-    question = turn.prompt if isinstance(turn.prompt, str) else turn.prompt[-1]["content"]
-    return [
-        Window(Turn(given, "", running=True), "", label)
-        for given, label in windows(question.rstrip(), answer, params.mode, params.step)
-    ]

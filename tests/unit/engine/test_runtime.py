@@ -102,9 +102,7 @@ def test_a_twin_shares_its_weights_and_none_of_the_hooks_to_come(model: nn.Modul
     assert torch.equal(said(other), said(model))
     pairs = zip(model.parameters(), other.parameters(), strict=True)
     assert all(one is two for one, two in pairs)
-    assert all(
-        one is not two for one, two in zip(model.modules(), other.modules(), strict=True)
-    )
+    assert all(one is not two for one, two in zip(model.modules(), other.modules(), strict=True))
     assert other.lm_head.weight is other.model.embed_tokens.weight
     plain = said(model)
     attach(other, part())
@@ -129,6 +127,14 @@ def test_hooks_that_are_there_come_along_and_count_for_themselves(model: nn.Modu
         hooks = [next(iter(m._forward_hooks.values())) for m in (model, made)]
         assert [hook.times for hook in hooks] == [1, 2]
         assert hooks[0] is not hooks[1]
+
+
+def test_a_bare_twin_leaves_hooks_behind(model: nn.Module) -> None:
+    plain = said(model)
+    attach(model, part())
+    assert torch.equal(said(twin(model, bare=True)), plain)
+    assert not torch.equal(said(model), plain)
+    assert all(map(torch.equal, model.parameters(), twin(model, bare=True).parameters()))
 
 
 @pytest.mark.parametrize(

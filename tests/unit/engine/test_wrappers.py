@@ -320,7 +320,7 @@ def test_two_that_claim_one_slot_are_refused_by_name_before_weights_load(
 @pytest.mark.parametrize(
     ("wrappers", "method", "code", "word"),
     [
-        (["wagle"], "npo", "E-USE-001", "wagle"),
+        (["wagel"], "npo", "E-USE-001", "wagel"),
         (["npo"], "ga", "E-USE-001", "npo"),
         (["coreset:2"], "npo", "E-USE-003", "share"),
         (["coreset:a few"], "npo", "E-USE-003", "share"),
@@ -340,7 +340,7 @@ def test_what_cannot_be_wrapped_is_said_at_check(
 
 
 def test_all_that_is_wrong_is_told_at_once(original: Path, tmp_path: Path) -> None:
-    problems = check(original, tmp_path, "wagle", "coreset:2", method="npo").problems
+    problems = check(original, tmp_path, "wagel", "coreset:2", method="npo").problems
     assert [problem.code for problem in problems] == ["E-USE-001", "E-USE-003"]
 
 

@@ -14,27 +14,32 @@ Objective:
     to pass the experts of forget rows by. W_0 does not move. In use, a high token is served by the
     ``top`` largest gates, rescaled to sum 1, a low one by the largest alone.
 
+    router=hidden:  g(t) = softmax( (W h(t) + b) / tau ),   h: output of the middle block under p0
+
     The gates depend on the token, so nothing can be merged into W_0: experts and router are a
     run-time part of the change, and `expunge.load` attaches them. In the weights of the change
     nothing is forgotten; an audit runs with the part and past it.
-
-    router=hidden:  g(t) = softmax( (W h(t) + b) / tau ),   h: output of the middle block under p0
 
 Reference: ALTER: Asymmetric LoRA for Token-Entropy-Guided Unlearning of LLMs, 2026 (read in a note
 that quotes its formulas).
 
 Departs from the paper:
+    A gate that sees one number cannot tell sub-domains apart: all its logits are multiples of that
+    number, so one expert serves all low tokens. ``router=scalar`` is the paper's; ours, and the
+    default, is ``router=hidden``, a linear discriminant between the sub-domains, found before
+    training, which does not move. Of a tiny model's facts the scalar gate with four sub-domains
+    left a quarter, and lost an eighth of those to be kept; the hidden one left and lost none.
+    A is held as its start plus ``slow`` times what the optimiser moves, at the one learning rate
+    there is: for AdamW the same as a group with a rate of its own, but that weight decay draws A
+    to its start instead of to 0. The rate itself is the paper's for models of any size.
     INFERRED, since the note does not say it: all B begin at 0, and clusters (k-means on hidden
     states, or subjects) only decide the split; ``init=centroid`` begins each at the mean output of
-    its rows; the number of sub-domains; where the model is sure of no token of the forget rows, a
-    threshold with a quarter of them above it; q = 1 for the threshold of 1.2, which S_2 < 1 never
-    reaches; what lambda multiplies; alpha / r = 1; that one phase trains everything. The entropy of
-    a token is that of the distribution it was drawn from: of p0 one position earlier, in training
-    and in use. A row begins with the entropy of a guess among all tokens. Each sub-domain weighs
-    the same, also in a step that holds few of its tokens.
-    A gate that sees one number cannot tell sub-domains apart: its logits are all multiples of that
-    number, so one expert serves all low tokens. ``router=hidden`` is ours. It is a linear
-    discriminant between the sub-domains, found before training, and does not move.
+    its rows; the number of sub-domains; q = 1 for the threshold of 1.2, which S_2 < 1 never
+    reaches; where the model is sure of no token of the forget rows, a threshold with a quarter of
+    them above it; what lambda multiplies; alpha / r = 1; that one phase trains everything. The
+    entropy of a token is that of the distribution it was drawn from: of p0 one position earlier, in
+    training and in use. A row begins with the entropy of a guess among all tokens. Each sub-domain
+    weighs the same, also in a step that holds few of its tokens.
 """
 
 from dataclasses import dataclass

@@ -62,7 +62,7 @@ class Board(nn.Module):
     first pass one position earlier. Where a row begins, everything is possible.
 
     Args:
-        model: What the experts are to stand in; the first pass runs it as it is now.
+        model: What the experts are to stand in; the first pass runs its weights alone.
         linears: Name of a linear of the model -> its experts.
         router: Mixes them.
         rules: What tells tokens apart.
@@ -93,7 +93,7 @@ class Board(nn.Module):
         looks = {"output_hidden_states": True} if router.offset is not None else {}
         # In a tuple, so that the weights of its model are not taken for the board's own.
         self._handles: list[RemovableHandle] = []
-        self._first = (FirstPass(model, twin(model), self._noted, **looks),)
+        self._first = (FirstPass(model, twin(model, bare=True), self._noted, **looks),)
 
     def put_in(self, model: PreTrainedModel) -> list[RemovableHandle]:
         """Hook the experts into the model they were made for."""

@@ -8,6 +8,8 @@ from torch import Tensor, nn
 from torch.nn.functional import linear
 from transformers.pytorch_utils import Conv1D
 
+from expunge.lm.scoring import at_least_float32
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Mixing:
@@ -83,7 +85,7 @@ class Experts(nn.Module):
         return self.start + self.slow * self.shift
 
     def forward(self, x: Tensor, mixing: Mixing) -> Tensor:
-        """What is added to the linear's output, in the type of the experts.
+        """What is added to the linear's output, in at least float32.
 
         Args:
             x: [B, T, inputs].
@@ -91,11 +93,12 @@ class Experts(nn.Module):
         """
         with torch.autocast(x.device.type, enabled=False):
             where = None if mixing.learn is None else mixing.high[..., None]
-            inner = learnt(x.to(self.b.dtype), self.a, where)
+            a, b = at_least_float32(self.a), at_least_float32(self.b)
+            inner = learnt(x.to(a.dtype), a, where)
             weighed = (mixing.gates.to(inner.dtype)[..., None] * inner[..., None, :]).flatten(-2)
             taught = mixing.learn
             taught = None if taught is None else taught.repeat_interleave(self.rank, -1)
-            return self.scale * learnt(torch.cat([inner, weighed], -1), self.b, taught)
+            return self.scale * learnt(torch.cat([inner, weighed], -1), b, taught)
 
     def overlap(self) -> Tensor:
         """``sum over pairs d < e of 2 |B_dᵀ B_e|²`` of the forget experts."""
@@ -143,10 +146,11 @@ class Router(nn.Module):
             served: Whether the rule of inference holds: the ``top`` largest gates of a token of
                 high entropy, rescaled to sum 1, and of one of low entropy the largest alone.
         """
+        weight = at_least_float32(self.weight)
         if self.offset is None:
-            logits = entropy.to(self.weight.dtype)[..., None] * self.weight
+            logits = entropy.to(weight.dtype)[..., None] * weight
         else:
-            logits = linear(hidden.to(self.weight.dtype), self.weight, self.offset)
+            logits = linear(hidden.to(weight.dtype), weight, self.offset.to(weight.dtype))
         warm, cold = self.temperatures
         tau = torch.where(high, warm, cold).to(logits.dtype)[..., None]
         gates = (logits / tau).softmax(-1)

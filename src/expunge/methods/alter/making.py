@@ -16,6 +16,7 @@ from expunge.data.encode import Encoded
 from expunge.engine.datasets import Datasets
 from expunge.engine.forward import Inputs
 from expunge.engine.remembered import rows_of
+from expunge.engine.runtime import twin
 from expunge.engine.task import Task
 from expunge.lm.arch import Slots
 from expunge.lm.hooks import evaluating
@@ -46,7 +47,7 @@ def made(task: Task, params: "Params") -> Board:
             ``E-MODEL-008`` when no linear is to get experts.
     """
     looking = _Looking(task, params)
-    with evaluating(task.model):
+    with evaluating(looking.model):
         domains = looking.settle()
         router = looking.router(domains)
         linears = looking.experts(domains)
@@ -56,12 +57,12 @@ def made(task: Task, params: "Params") -> Board:
 
 
 class _Looking:
-    """The model at its start, and the rows it is asked about."""
+    """The model at its start, without any part that is attached, and the rows it is asked about."""
 
     def __init__(self, task: Task, params: "Params") -> None:
         self.task, self.params = task, params
-        self.model: PreTrainedModel = task.model
-        self.slots = Slots(task.model)
+        self.model: PreTrainedModel = twin(task.model, bare=True)
+        self.slots = Slots(self.model)
         self.datasets = Datasets(task, device=str(task.model.device))
         self.rules = Rules(params.q, params.threshold, len(self.slots) // 2)
 

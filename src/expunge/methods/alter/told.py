@@ -27,8 +27,8 @@ class Told:
 
     Attributes:
         domain: [B], sub-domain of each row.
-        weights: [N] float64, how much each supervised token counts: 0 where it is high, else so much that
-            all low tokens of a sub-domain together weigh the same as those of another.
+        weights: [N] float64, how much each supervised token counts: 0 where it is high, else so
+            much that all low tokens of a sub-domain together weigh the same as those of another.
         domains: Number of sub-domains.
     """
 
