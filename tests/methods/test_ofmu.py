@@ -267,7 +267,7 @@ def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def _micro(original: Path, out: Path, **params: object) -> dict[str, Any]:
-    rows, given = world(), {"max_steps": 6, "lr": 1e-3, "batch_size": 6, "inner_steps": 2}
+    rows, given = world(), {"max_steps": 4, "lr": 1e-3, "batch_size": 4, "inner_steps": 1}
     forget(
         original, rows.forget, rows.retain, method="ofmu", params={**given, **params},
         stop_at="none", out=out,
@@ -333,10 +333,10 @@ def test_it_forgets_to_the_level_and_keeps_the_others(on_rig: Callable[..., Any]
 
 def test_it_keeps_what_the_naive_form_destroys(on_rig: Callable[..., Any]) -> None:
     """The naive form: Adam inside at the learning rate. Both forget every fact."""
-    short = {"batch_size": 24, "lr": 1e-3, "max_steps": 12, "inner_steps": 8, "beta": 0.01}
+    short = {"batch_size": 24, "lr": 1e-3, "max_steps": 10, "inner_steps": 8, "beta": 0.01}
     stable, naive = on_rig("stable", **short), on_rig("naive", **short, inner_rate=1e-3)
     assert max(stable[0], naive[0]) <= 0.1
-    assert stable[1] >= 0.5
+    assert stable[1] >= 0.4
     assert stable[1] >= naive[1] + 0.2
 
 

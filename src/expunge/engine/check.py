@@ -279,7 +279,8 @@ def _passed(plan: Plan) -> int:
     """Rows of one epoch: the forget rows, unless the method passes over those that are kept."""
     passes = methods.card(plan.method).extra.get("passes")
     if passes != "retain":
-        each = getattr(plan.params, "alternates", 1) if passes == "pairs" else 1
+        name = {"pairs": "alternates", "repeats": "repeats"}.get(str(passes), "")
+        each = getattr(plan.params, name, 1)
         return len(plan.rows["forget"]) * each
     kept = len(plan.rows["retain"]) + len(plan.rows.get("neighbour", ()))
     matched = getattr(plan.params, "steps", "full") == "matched"

@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from expunge.core.registry import methods
 from expunge.engine.exact import base_of, record_of
 from expunge.engine.levels import StopLevel
 from expunge.engine.precision import loading_dtype
@@ -30,8 +31,12 @@ class Driven:
 
 
 def gradient(session: Session, stop: StopLevel | None) -> Driven:
-    """Change the original by gradient steps, until the stop level."""
-    trained = session.train(stop)
+    """Change the original by gradient steps, until the stop level.
+
+    A method whose card says ``"through": True`` goes on to its last step whatever the level.
+    """
+    through = bool(methods.card(session.plan.method).extra.get("through"))
+    trained = session.train(stop, through=through)
     return Driven(session, trained, trained.record, _short(trained.record))
 
 

@@ -21,8 +21,8 @@ Reference: Tamper-Resistant Safeguards for Open-Weight LLMs, 2024.
 
 Departs from the paper:
     There the two parts are two programs, of 1000 and 750 steps; here they are one run, at one rate
-    and with the run's own AdamW and schedule (the paper's is schedule-free). Give ``--stop-at
-    none``, or a stop level ends the run before its second part. Entropy and mapping run over real
+    and with the run's own AdamW and schedule (the paper's is schedule-free). A stop level does not
+    end the run, which would leave its second part out. Entropy and mapping run over real
     positions but the first of a row (``include_bos``), or those that predict the answer
     (``positions``), never over padding. The last hidden state is taken before the final norm. The
     second kind of attacker reads the rows' paraphrases; where there are none, the rows as running
@@ -160,7 +160,9 @@ def forget(step: Step, params: Params) -> Mean:
 
 def retain(step: Step, params: Params) -> Mean | None:
     """The shared retain term, never at weights that are under attack."""
-    return None if step.state.get(ATTACKED) else shared.by_term(step, params)
+    if step.state.get(ATTACKED):
+        return None
+    return shared.by_term(step, params)
 
 
 def drift(step: Step, params: Params) -> Mean | None:
