@@ -202,7 +202,8 @@ class Bench:
 
     def _prepared(self, method_id: str) -> tuple[StepGradient, AppliedMask, frozenset[Any]]:
         method = assembled(method_id)
-        task = replace(self.task, state={}, paired={}, record={}, params=method.params)
+        fresh: Any = {"state": {}, "tensors": {}, "paired": {}, "record": {}}
+        task = replace(self.task, **fresh, params=method.params)
         if method.prepare is not None:
             with without_dropout(self.model):
                 method.prepare(task, method.params)

@@ -11,7 +11,12 @@ from expunge.core.registry import methods
 sys.path.insert(0, str(Path(__file__).parents[2] / "benches"))
 import engine_steps
 
-GRADIENT = [card.id for card in methods.cards() if card.kind == "gradient"]
+GRADIENT = [
+    card.id
+    for card in methods.cards()
+    if card.kind == "gradient" and not hasattr(methods.load(card.id), "attach")
+]
+"""Without those that put a part into the model: it would stay in the one that all share."""
 REMEMBERED = {"npo", "kl-min", "undial", "idk-dpo"}
 
 

@@ -20,6 +20,7 @@ VIEWS = (
     "fluency",
     "declined",
     "cleaned",
+    "nearest",
 )
 TERMS = [
     ("none", "answer"),

@@ -123,7 +123,7 @@ def value_of_wrong_type(desk: Desk) -> None:
 
 
 def unknown_wrapper(desk: Desk) -> None:
-    desk.extra = ["--with", "wagle"]
+    desk.extra = ["--with", "wagel"]
 
 
 def unknown_adapter(desk: Desk) -> None:
@@ -198,7 +198,7 @@ CASES: list[tuple[Callable[[Desk], None], str, int, str]] = [
     (unknown_parameter, "E-USE-002", 2, "'beta'"),
     (value_out_of_range, "E-USE-003", 2, "batch_size"),
     (value_of_wrong_type, "E-USE-003", 2, "beta"),
-    (unknown_wrapper, "E-USE-001", 2, "wagle"),
+    (unknown_wrapper, "E-USE-001", 2, "wagel"),
     (unknown_adapter, "E-USE-003", 2, "lora"),
     (lora_target, "E-MODEL-008", 2, "'q_proj'"),
     (stop_level, "E-USE-003", 2, "placebo"),

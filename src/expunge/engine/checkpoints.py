@@ -21,7 +21,7 @@ TENSORS = "method_state.safetensors"
 KEEP = 2
 
 
-def seal(folder: Path, state: dict[str, Any], tensors: Mapping[str, Tensor]) -> None:
+def seal(folder: Path, state: dict[str, Any], tensors: Mapping[str, Tensor] | None = None) -> None:
     """Make a checkpoint count: the method's state and then the marker.
 
     Args:
