@@ -202,6 +202,8 @@ class Bench:
 
     def _prepared(self, method_id: str) -> tuple[StepGradient, AppliedMask, frozenset[Any]]:
         method = assembled(method_id)
+        for parameter in self.all:  # the mask of the method before may have frozen it
+            parameter.requires_grad_(True)
         fresh: Any = {"state": {}, "tensors": {}, "paired": {}, "record": {}}
         task = replace(self.task, **fresh, params=method.params)
         if method.prepare is not None:
