@@ -100,8 +100,8 @@ def _check_runs(method_id: str) -> None:
         first = forget(original, rows.forget, rows.retain, out=folder / "a", **options)
         forget(original, rows.forget, rows.retain, out=folder / "b", **options)
         twice = folder_digest(folder / "a"), folder_digest(folder / "b")
-        ended = first["steps"] == STEPS or first["stopped_by"] == "method"
-        expect(ended, f"it made {first['steps']} steps of {STEPS}")
+        ended = hasattr(methods.load(method_id), "stop") and first["stopped_by"] == "method"
+        expect(ended or first["steps"] == STEPS, f"it made {first['steps']} steps of {STEPS}")
         expect(first["weights_changed"] > 0, "it changed nothing")
         expect(twice[0] == twice[1], "two runs of one command gave different weights")
         beside = [load_change(folder / name).manifest["runtime"] for name in ("a", "b")]
