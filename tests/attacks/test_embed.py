@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from itertools import pairwise
+from statistics import fmean
 
 import pytest
 import torch
@@ -31,7 +32,9 @@ def test_signed_steps_on_some_questions_open_others(world):
 
 
 def test_facts_that_were_never_taught_do_not_come_out(world):
-    assert mean_leak("embed", locked().subject, locked().unknown, world.scene(), length=4) <= 0.15
+    subject, unknown = locked().subject, locked().unknown
+    found = [mean_leak("embed", subject, unknown, world.scene(seed), length=4) for seed in range(3)]
+    assert fmean(found) <= 0.15
 
 
 def test_it_looks_at_the_beginning_every_few_steps_and_at_the_end(world):
