@@ -17,7 +17,7 @@ import platform
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, field
 from functools import cache
@@ -32,11 +32,11 @@ from baselines_page import page
 from baselines_sites import TOFU, Site, site
 from scipy.stats import mannwhitneyu
 
+from expunge.api import load
 from expunge.audit.utility import answers, strata, utility
 from expunge.core.errors import ExpungeError
 from expunge.core.registry import methods, metrics
 from expunge.engine.run import forget
-from expunge.lm.load import load
 from expunge.lm.quantise import quantise_rtn
 from expunge.lm.readings import Readings
 from expunge.lm.relearn import attack_rate
@@ -112,7 +112,7 @@ def main() -> None:
     lines: dict[str, Any] = {line["key"]: line for line in record.get("lines", [])}
     wanted = jobs(chosen, ways, given.seeds, sites)
     missing = [job for job in wanted if given.again or job.key not in lines]
-    for line in measured(missing, given.processes):
+    for line in measured(run, missing, given.processes):
         lines[line["key"]] = line
         print(json.dumps(line), flush=True)
         write(ordered(lines))
@@ -157,7 +157,9 @@ def needed(method: str, where: str, way: str) -> dict[str, Any]:
     return {"max_forget_nll": None} if method == "ga" and way == "papers" else {}
 
 
-def measured(missing: list[Job], processes: int) -> Iterator[dict[str, Any]]:
+def measured(
+    run: Callable[[Any], dict[str, Any]], missing: Sequence[Any], processes: int
+) -> Iterator[dict[str, Any]]:
     """Run jobs side by side, one thread each."""
     if processes == 1:
         yield from map(run, missing)
@@ -225,9 +227,8 @@ def compute(metric: str, readings: Readings, reference: Readings | None = None) 
 
 
 def opened(folder: Path) -> Subject:
-    """A model from its folder."""
-    found = load(folder)
-    return Subject(found.model, found.tokenizer, digest=found.digest)
+    """A model from its folder, with what its change puts into it."""
+    return load(folder)
 
 
 @cache

@@ -16,17 +16,23 @@ import platform
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import version
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
 import torch
-from baselines import compute, of_reference, opened, probability, relearned, rounded
+from baselines import (
+    compute,
+    measured,
+    of_reference,
+    opened,
+    probability,
+    relearned,
+    rounded,
+)
 from baselines_sites import TOFU, Site, site
 from optimisation_page import page
 
@@ -127,18 +133,12 @@ def main() -> None:
     wanted += [
         Job(where, name, seed) for seed in range(given.seeds) for where in sites for name in chosen
     ]
-    for line in measured([job for job in wanted if job.key not in lines], given.processes):
+    missing = [job for job in wanted if job.key not in lines]
+    for line in measured(run, missing, given.processes):
         lines[line["key"]] = line
         print(json.dumps(line), flush=True)
         write(lines)
     write(lines)
-
-
-def measured(missing: list[Job], processes: int) -> Iterator[dict[str, Any]]:
-    """Run jobs side by side, one thread each."""
-    with ProcessPoolExecutor(processes, get_context("spawn")) as pool:
-        for done in as_completed([pool.submit(run, job) for job in missing]):
-            yield done.result()
 
 
 def run(job: Job) -> dict[str, Any]:

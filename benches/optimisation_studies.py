@@ -25,13 +25,13 @@ from typing import Any
 
 import numpy as np
 import torch
+from baselines import opened
 from optimisation import stored as lines_stored
 from optimisation import write as write_page
 from optimisation_page import STUDIES as RECORD
 
 from expunge.engine.run import forget
 from expunge.engine.stream import forget_stream
-from expunge.lm.load import load
 from expunge.lm.quantise import quantise_rtn
 from expunge.lm.subject import Subject
 from expunge.requests.rows import Row
@@ -108,12 +108,6 @@ def unlearned(
             wrappers=wrappers, params=given, stop_at="none", seed=seed, out=out,
         )  # fmt: skip
         return opened(out)
-
-
-def opened(folder: Path) -> Subject:
-    """A model from its folder."""
-    loaded = load(folder)
-    return Subject(loaded.model, loaded.tokenizer, digest=loaded.digest)
 
 
 def said(subject: Subject, rows: Sequence[Row]) -> float:

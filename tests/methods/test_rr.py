@@ -41,7 +41,7 @@ def test_the_card_s_closed_forms(before, value: float, gradient) -> None:
 def test_the_retain_norm_is_not_squared_and_covers_all_hidden_states() -> None:
     zeros = {layer: torch.zeros(1, 1, 2) for layer in (EMBEDDING, 0, 1)}
     moved = {**zeros, 1: torch.tensor([[[3.0, 4.0]]])}
-    loss = rr.drift(step_of("retain", Held(moved), Held(zeros))).value
+    loss = rr.drift(step_of("retain", Held(moved), Held(zeros)).retain).value
     assert loss.item() == pytest.approx(5 / 3)
 
 
@@ -49,7 +49,7 @@ def test_where_nothing_has_moved_the_gradient_is_0_and_finite() -> None:
     """The square root has no slope at 0; the run starts there."""
     states = random_states(1, [EMBEDDING, 0, 1])
     now = Held(states)
-    rr.drift(step_of("retain", now, Held(states))).value.backward()
+    rr.drift(step_of("retain", now, Held(states)).retain).value.backward()
     assert all(state.grad is not None and not state.grad.any() for state in now.states.values())
 
 

@@ -19,7 +19,7 @@ app = Typer(help="Validate everything, and estimate time, memory and disk, befor
 def _check_forget(given: dict[str, Any]) -> Answer:
     """Check what 'expunge forget' would do; takes the same options."""
     if "stream" in given:
-        from expunge.engine.stream import read_stream
+        from expunge.engine.requested import read_stream
 
         return _answer(read_stream(**given)[1])
     from expunge.engine.check import check_forget

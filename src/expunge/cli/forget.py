@@ -158,9 +158,8 @@ def _told_stream(done: dict[str, Any], report: Path) -> "RenderableType":
             " ".join(f"{role} {of['accuracy']:.0%}" for role, of in after["kept"].items()),
         )
     said = "Shares of tokens that are the model's first choice, after each request."
-    return Group(
-        table, "", said, f"Report: {report}", f"Next: expunge audit --model {done['model']}"
-    )
+    following = f"Next: expunge audit --model {done['model']} --forget ROWS --out AUDIT"
+    return Group(table, "", said, f"Report: {report}", following)
 
 
 def _told(done: dict[str, Any], rows: Path) -> "RenderableType":

@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor
+from torch.linalg import vector_norm
 
 from expunge.core.params import GradientParams
 from expunge.core.rng import derive, generator
@@ -21,7 +22,7 @@ from expunge.engine.slots.sample import one_to_one
 from expunge.engine.sources import Live
 from expunge.engine.task import Task
 from expunge.engine.view import View
-from expunge.lm.hooks import evaluating
+from expunge.lm.hooks import EMBEDDING, evaluating
 
 SEED, TOPICS = "steering.seed", "steering.topics"
 
@@ -32,6 +33,15 @@ Where = Literal["all", "answer"]
 def at_depth(share: float, blocks: int) -> int:
     """The block at ``share`` of the depth, for papers that name a block of a 32-block model."""
     return min(round(share * blocks), blocks - 1)
+
+
+def drift(view: View) -> Mean:
+    """Mean over real positions and all hidden states of the distance to the anchor's."""
+    layers = [EMBEDDING, *range(view.blocks)]
+    now, before = view.hiddens(layers), view.anchor.hiddens(layers)
+    real = view.inputs.attention_mask.bool()
+    moved = [wide(now[layer][real]) - wide(before[layer][real]) for layer in layers]
+    return mean_of(vector_norm(torch.stack(moved), dim=-1))
 
 
 def positions_of(view: View, where: Where, *, include_first: bool) -> Tensor:

@@ -41,7 +41,7 @@ from itertools import count, islice
 from statistics import fmean
 from typing import Any, Literal
 
-from torch.nn.functional import cross_entropy, kl_div, log_softmax, logsigmoid
+from torch.nn.functional import cross_entropy, kl_div, log_softmax
 
 from expunge.core.params import GradientParams, param
 from expunge.core.rng import generator
@@ -50,6 +50,7 @@ from expunge.engine.datasets import Datasets, wordings_of
 from expunge.engine.flags import carrying, flagged, occurrences, only, spoken, touching
 from expunge.engine.made import made_once
 from expunge.engine.mean import Mean, mean_of
+from expunge.engine.preference import preference
 from expunge.engine.slots.select import Selection
 from expunge.engine.slots.stop import Measured
 from expunge.engine.step import Step
@@ -170,7 +171,7 @@ def forget(step: Step, params: Params) -> Mean:
     logp0 = -cross_entropy(view.anchor.logits[chosen], view.labels[chosen], reduction="none")
     ratio = logp.new_zeros(len(view.row)).index_add(0, rows, logp - logp0)
     has_targets = rows.bincount(minlength=len(view.row)) > 0
-    return mean_of(-2 / params.beta * logsigmoid(-params.beta * ratio[has_targets]))
+    return mean_of(preference(ratio[has_targets], params.beta))
 
 
 def rest(step: Step, params: Params) -> Mean:

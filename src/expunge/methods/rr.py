@@ -25,7 +25,6 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
-from torch.linalg import vector_norm
 from torch.nn.functional import cosine_similarity
 from transformers import PreTrainedModel
 
@@ -33,11 +32,10 @@ from expunge.core.params import GradientParams, param
 from expunge.engine.mean import Mean, mean_of
 from expunge.engine.slots import retain as shared
 from expunge.engine.slots.mask import Mask, blocks_only
-from expunge.engine.steering import at_depth, positions_of, wide
+from expunge.engine.steering import at_depth, drift, positions_of, wide
 from expunge.engine.step import Step
 from expunge.engine.task import Task
 from expunge.lm.arch import Slots
-from expunge.lm.hooks import EMBEDDING
 
 CARD = {
     "id": "rr",
@@ -127,15 +125,5 @@ def forget(step: Step, params: Params) -> Mean:
 
 def retain(step: Step, params: Params) -> Mean | None:
     """The distance of the hidden states, or a shared term; its weight rises with the run."""
-    term = drift(step) if params.retain_term == "norm" else shared.by_term(step, params)
+    term = drift(step.retain) if params.retain_term == "norm" else shared.by_term(step, params)
     return None if term is None else step.progress * term
-
-
-def drift(step: Step) -> Mean:
-    """Mean over real positions and all hidden states of the distance to the anchor's."""
-    view = step.retain
-    layers = [EMBEDDING, *range(view.blocks)]
-    now, before = view.hiddens(layers), view.anchor.hiddens(layers)
-    real = view.inputs.attention_mask.bool()
-    moved = [wide(now[layer][real]) - wide(before[layer][real]) for layer in layers]
-    return mean_of(vector_norm(torch.stack(moved), dim=-1))

@@ -33,12 +33,12 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn.functional import logsigmoid
 from transformers import PreTrainedModel
 
 from expunge.core.errors import ExpungeError
 from expunge.core.params import GradientParams, param
-from expunge.engine.mean import Mean, mean_of
+from expunge.engine.mean import Mean
+from expunge.engine.preference import row_preference
 from expunge.engine.saliency import nll_gradients, over_units, simplest, transposed, unit_norms
 from expunge.engine.slots.combine import Gradients, weighted_sum
 from expunge.engine.slots.mask import Mask, all_trainable
@@ -105,11 +105,9 @@ def prepare(task: Task, params: Params) -> None:
 
 def forget(step: Step, params: Params) -> Mean:
     """Ascent on tokens, or the log-odds of staying below the anchor on answers, nats."""
-    view = step.forget
     if params.objective == "ga":
-        return -view.nll
-    ratio = view.logp - view.anchor.logp
-    return mean_of(-2 / params.beta * logsigmoid(-params.beta * ratio))
+        return -step.forget.nll
+    return row_preference(step.forget, params.beta)
 
 
 def mask(model: PreTrainedModel, task: Task, params: Params) -> Mask:

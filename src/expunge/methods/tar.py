@@ -38,13 +38,12 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor
-from torch.linalg import vector_norm
 from torch.nn.functional import cosine_similarity
 
 from expunge.core.errors import ExpungeError
 from expunge.core.params import GradientParams, param
 from expunge.core.rng import derive, generator
-from expunge.engine import rates
+from expunge.engine import rates, steering
 from expunge.engine.mean import Mean, mean_of
 from expunge.engine.slots import retain as shared
 from expunge.engine.slots.combine import Again, Gradients
@@ -176,11 +175,7 @@ def drift(step: Step, params: Params) -> Mean | None:
     rests = _stage(step, params) == MAPPING or step.state.get(ATTACKED)
     if rests and not view.is_counted:
         return None
-    layers = [EMBEDDING, *range(view.blocks)]
-    now, before = view.hiddens(layers), view.anchor.hiddens(layers)
-    real = view.inputs.attention_mask.bool()
-    moved = (vector_norm(wide(now[at][real]) - wide(before[at][real]), dim=-1) for at in layers)
-    return params.drift_weight / len(layers) * mean_of(sum(moved, torch.zeros(())))
+    return params.drift_weight * steering.drift(view)
 
 
 BESIDE = {"drift": drift}

@@ -11,8 +11,9 @@ from expunge.core.errors import ExpungeError, Problems
 from expunge.core.events import Event, listening
 from expunge.engine import stream as module
 from expunge.engine.change import load_change, read_manifest, revert
+from expunge.engine.requested import RECORD, read_stream
 from expunge.engine.run import forget
-from expunge.engine.stream import RECORD, forget_stream, read_stream
+from expunge.engine.stream import forget_stream
 from expunge.lm.digest import folder_digest
 from expunge.requests.rows import Row
 from expunge.testing.methods import stage, world
@@ -211,6 +212,19 @@ def test_everything_wrong_is_found_before_weights_load(
     assert read is None
     assert any(problem.code == "E-USE-003" for problem in report.problems)
     assert not (tmp_path / "out").exists()
+
+
+def test_what_it_will_take_is_told_of_all_requests(original: Path, tmp_path: Path) -> None:
+    found = []
+    for count in (1, 3):
+        path = written(tmp_path / str(count), parts()[:count])
+        read, report = read_stream(
+            original, path, out=tmp_path / "out", retain=world().retain, **OPTIONS
+        )
+        assert read is not None
+        assert report.resolved["requests"] == count
+        found.append(report.estimate["disk_bytes"])
+    assert found[1] == pytest.approx(3 * found[0])
 
 
 @pytest.mark.parametrize("method", ["task-vector", "rmu"])

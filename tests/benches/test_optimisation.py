@@ -1,0 +1,70 @@
+"""The pages of the optimisation systems: every system can be run, every number stands in its row."""
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from expunge.core.registry import methods
+from expunge.engine.wrappers import read_wrappers
+
+sys.path.insert(0, str(Path(__file__).parents[2] / "benches"))
+import optimisation
+import optimisation_page
+import optimisation_studies
+
+
+@pytest.mark.parametrize("name", optimisation.SYSTEMS)
+def test_every_system_is_one_that_can_be_run(name: str) -> None:
+    system = optimisation.SYSTEMS[name]
+    methods.params(system.method, dict(system.params))
+    found, problems = read_wrappers(system.wrappers, system.method)
+    assert problems == []
+    assert len(found) == len(system.wrappers)
+
+
+def test_every_wrapper_and_system_of_the_literature_is_there() -> None:
+    run = {one.method for one in optimisation.SYSTEMS.values()}
+    around = {w.partition(":")[0] for one in optimisation.SYSTEMS.values() for w in one.wrappers}
+    assert around == {card.id for card in methods.cards() if card.kind == "wrapper"}
+    assert {"fega", "alter", "tar", "fit", "dmm", "klue", "attn-shift"} <= run
+
+
+def line(name: str, seed: int, **numbers: object) -> dict[str, object]:
+    key = f"testbed/{name}/{seed}"
+    return {"key": key, "site": "testbed", "name": name, "seed": seed, **numbers}
+
+
+def test_a_row_has_the_mean_and_the_spread_of_its_seeds() -> None:
+    lines = [
+        line("ft-retain", 0, cpu_seconds=10.0, steps=100, verdict="not-forgotten", erasure=0.0),
+        line("npo", 0, cpu_seconds=30.0, steps=100, verdict="hidden", erasure=0.2),
+        line("npo", 1, cpu_seconds=10.0, steps=100, verdict="hidden", erasure=0.6),
+        line("blur", 0, failed="[E-RUN-002] At step 3 the forget term is not finite. Expected"),
+    ]
+    rows = optimisation_page.table(lines, optimisation_page.TESTBED)
+    (npo,) = [row for row in rows if row.startswith("| npo |")]
+    cells = [cell.strip() for cell in npo.strip("|").split("|")]
+    found = dict(zip(["system", "seeds", *optimisation_page.TESTBED.values()], cells, strict=True))
+    assert found["cost"] == "2.0"
+    assert found["erasure"] == "0.4 ± 0.283"
+    assert (found["verdict"], found["seeds"]) == ("hidden", "2")
+    assert any(row.startswith("| blur | 0 | no model") for row in rows)
+
+
+@pytest.mark.parametrize("shows", [True, False])
+def test_a_study_says_whether_its_claim_shows(shows: bool) -> None:
+    lead = 0.5 if shows else 0.0
+    seeds = [
+        {"npo": {"lead": 0.1}, "npo with unpii": {"lead": 0.1 + lead + shift}}
+        for shift in (-0.01, 0.01)
+    ]
+    told = optimisation_studies.told("unpii", seeds)
+    assert told["shows"] is shows
+    assert told["rows"][1] == ["npo with unpii", pytest.approx(0.1 + lead)]
+    assert f"{0.1 + lead:.2f}" in told["found"]
+
+
+def test_the_studies_are_one_for_each_claim() -> None:
+    named = {"wagle", "sure", "su", "fit", "coreset", "egup", "melu", "unpii", "dmm", "meow"}
+    assert set(optimisation_studies.STUDIES) == named
