@@ -1,4 +1,4 @@
-"""The pages of the optimisation systems: every system can be run, every number stands in its row."""
+"""The pages of the optimisation systems: each can be run, every number stands in its row."""
 
 import sys
 from pathlib import Path
