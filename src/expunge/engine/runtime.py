@@ -136,7 +136,13 @@ def twin(model: Model, *, bare: bool = False) -> Model:
         for module in model.modules():
             for hooks in (module._forward_hooks, module._forward_pre_hooks):
                 known[id(hooks)] = type(hooks)()
-    return copy.deepcopy(model, known)
+    double = copy.deepcopy(model, known)
+    if bare:
+        # transformers reads hidden states and attention maps by hooks, and keeps a mark that they
+        # are in place: without the hooks the mark would be a lie, and nothing would be read.
+        for module in double.modules():
+            vars(module).pop("_output_capturing_hooks_installed", None)
+    return double
 
 
 class Served(Subject):

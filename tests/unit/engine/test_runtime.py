@@ -137,6 +137,16 @@ def test_a_bare_twin_leaves_hooks_behind(model: nn.Module) -> None:
     assert all(map(torch.equal, model.parameters(), twin(model, bare=True).parameters()))
 
 
+@pytest.mark.parametrize("bare", [True, False])
+def test_a_twin_of_a_model_whose_layers_were_read_reads_its_own(
+    model: nn.Module, bare: bool
+) -> None:
+    found = model(input_ids=IDS, output_hidden_states=True).hidden_states
+    again = twin(model, bare=bare)(input_ids=IDS, output_hidden_states=True).hidden_states
+    assert len(again) == len(found) > 1
+    assert all(map(torch.equal, again, found))
+
+
 @pytest.mark.parametrize(
     ("made", "code", "words"),
     [
