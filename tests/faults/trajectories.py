@@ -57,6 +57,10 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "simnpo": ("simnpo", {}),
     "pdu": ("pdu", {"warmup_epochs": 0, "epsilon": 0.1}),
     "weights from the model": ("weighted", {}),
+    "blur": ("blur", {"retain_weight": 5.0}),
+    "npo-sam": ("npo-sam", {"rho": 0.1}),
+    "npo-irm": ("npo-irm", {"irm_weight": 3.0, "auxiliary_batch": 9}),
+    "ofmu": ("ofmu", {"hvp": "finite", "inner_steps": 1, "inner_rate": 1e-4}),
 }
 SIZES = (7, 8)
 
@@ -72,14 +76,15 @@ def assembled(case: str, batch_size: int, accumulation: int) -> GradientMethod:
     return replace(method, combine=SHARED["sum"]) if case == "npo by a combiner" else method
 
 
-def prepared(folder: Path, method: GradientMethod) -> Task:
+def prepared(folder: Path, method: GradientMethod, world: World | None = None) -> Task:
     """The tiny model in float64 and its rows."""
     loaded = load(folder / "original", dtype=torch.float64, device="cpu")
     subject = Subject(loaded.model, loaded.tokenizer)
     roles = {role: read_rows(folder / f"{role}.jsonl", role) for role in ("forget", "retain")}
     task = Task(
-        model=subject.model, tokenizer=subject.tokenizer, encoder=subject.encoder, roles=roles
-    )
+        model=subject.model, tokenizer=subject.tokenizer, encoder=subject.encoder, roles=roles,
+        world=world,
+    )  # fmt: skip
     if method.prepare is not None:
         method.prepare(task, method.params)
     return task
@@ -96,7 +101,7 @@ def trained(
 ) -> tuple[dict[str, Tensor], list[Mapping[str, float]]]:
     """Weights after `STEPS` steps of AdamW, and the values of the terms on the way."""
     method = assembled(case, batch_size, accumulation)
-    task = prepared(folder, method)
+    task = prepared(folder, method, world)
     model = task.model
     anchor = Frozen(deepcopy(model))
     shard(model)

@@ -11,9 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from expunge.core.errors import ExpungeError
-from expunge.core.params import GradientParams, describe, param
+from expunge.core.params import EditParams, GradientParams, describe, param
 
 MATURITIES = ("paper", "beta", "stable")
+
+SHARED = {family.__name__: family for family in (GradientParams, EditParams)}
+"""What the ``Params`` of a method may inherit from."""
 
 _TEXTS = ("id", "kind", "summary", "paper", "access", "cost", "maturity")
 _FORMULA = re.compile(r"^(?:Objective|Definition)(?: \(([^)]*)\))?:(.*)$", re.MULTILINE)
@@ -182,9 +185,11 @@ def _params(tree: ast.Module, path: Path) -> dict[str, dict[str, Any]]:
 def _fields(node: ast.ClassDef, path: Path) -> dict[str, dict[str, Any]]:
     found: dict[str, dict[str, Any]] = {}
     for base in map(ast.unparse, node.bases):
-        if base.split(".")[-1] != GradientParams.__name__:
-            raise _broken(path, f"Params may inherit from GradientParams only, not {base}")
-        found |= describe(GradientParams)
+        family = SHARED.get(base.split(".")[-1])
+        if family is None:
+            known = " or ".join(SHARED)
+            raise _broken(path, f"Params may inherit from {known} only, not {base}")
+        found |= describe(family)
     for statement in node.body:
         if isinstance(statement, ast.AnnAssign) and isinstance(statement.target, ast.Name):
             name = statement.target.id

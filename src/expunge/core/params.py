@@ -311,3 +311,49 @@ class GradientParams:
     lora_targets: tuple[str, ...] | None = param(
         None, help="modules that get an adapter; none means every linear layer of the blocks"
     )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class EditParams(GradientParams):
+    """Parameters every locate-and-edit method has; its ``Params`` restates defaults.
+
+    Of the parameters of gradient methods only those of rows and precision mean something here.
+    """
+
+    retain_term: str = param("none", help="nothing is trained", choices=("none",))
+    max_steps: int | None = param(None, help="most edits; none edits every forget row", low=1)
+    target: Literal["refusal", "self", "wrong", "text"] = param(
+        "refusal",
+        help="what is to be said: a refusal of the pool, one the model writes itself, the row's "
+        "own wrong answer, or one given text",
+        paper="self",
+        choices=("refusal", "self", "wrong", "text"),
+    )
+    text: str = param("I don't know.", help="target=text: what is to be said")
+    styles: int = param(3, help="target=refusal: how many of the pool are used", paper=3, low=1)
+    merge: int = param(
+        1, help="prompts with one target that share an edit (query merging)", paper=[10, 20], low=1
+    )
+    fact_token: Literal["auto", "subject_last", "last"] = param(
+        "auto",
+        help="where a prompt is edited: at the last token of the subject, at the last one before "
+        "the answer, or where values are found more easily",
+        paper="subject_last",
+        choices=("auto", "subject_last", "last"),
+    )
+    v_num_grad_steps: int = param(25, help="most steps to find a value", paper=[20, 25], low=0)
+    v_lr: float = param(0.5, help="rate of these steps", paper=[0.5, 0.1], low=0.0)
+    v_weight_decay: float = param(
+        0.5, help="weight of the length of what is added to a value", paper=0.5, low=0.0
+    )
+    clamp_norm_factor: float = param(
+        4.0, help="longest addition to a value, in lengths of the value", paper=[4, 0.75], low=0.0
+    )
+    kl_factor: float = param(
+        0.0625, help="weight of what else is said of the subject", paper=0.0625, low=0.0
+    )
+    corpus: str | None = param(
+        None,
+        help="file of rows the second moment of keys is taken over; none takes retain rows",
+        paper="100000 articles",
+    )

@@ -159,6 +159,25 @@ class Encoder:
         self.check_length(len(ids) + 1, Turn(text, ""), -1)
         return ids
 
+    def last_token_of(self, turn: Turn, text: str) -> int | None:
+        """Which of the turn's tokens ends a text that stands in its prompt.
+
+        Args:
+            turn: As given to `encode`.
+            text: What is looked for; of several places the last one counts.
+
+        Returns:
+            The index of the token that holds the last character, or None where it does not stand
+            there.
+        """
+        joint = self._join(turn)
+        start = joint.text.rfind(text, 0, joint.start)
+        if start < 0:
+            return None
+        end = start + len(text)
+        _, offsets = self._tokens(joint.text, joint.templated)
+        return next(at for at, (first, last) in enumerate(offsets) if first < end <= last)
+
     def decode(self, ids: Sequence[int]) -> str:
         """The text of some ids, special tokens left out."""
         return str(

@@ -39,6 +39,8 @@ class GradientMethod:
         edit: Of a method that trains nothing: (`Finishing`, params), changes the weights itself.
         two_pass: Whether the terms' denominators depend on the model (``"exact": "two-pass"`` in
             the card; weights in them carry no gradient). They then take a pass of their own.
+        effort: How many plain steps a step takes on average, for estimates; more than one where a
+            combiner or a term runs the model again.
     """
 
     id: str
@@ -59,6 +61,7 @@ class GradientMethod:
     added: Mapping[str, Term] = field(default_factory=dict)
     beside: Mapping[str, Term] = field(default_factory=dict)
     two_pass: bool = False
+    effort: float = 1.0
 
     @classmethod
     def assemble(
@@ -67,9 +70,9 @@ class GradientMethod:
         """Take what wrappers define, then what the module does; the rest has shared defaults.
 
         A slot is a function of a module, or the name of a shared one. ``combines(params)`` of a
-        module says whether it needs its combiner with these parameters. The hooks ``prepare``,
-        ``on_epoch``, ``refresh`` and ``finish`` of wrappers run after the method's own, in the
-        order given.
+        module says whether it needs its combiner with these parameters, ``effort(params)`` how many
+        plain steps a step takes. The hooks ``prepare``, ``on_epoch``, ``refresh`` and ``finish`` of
+        wrappers run after the method's own, in the order given.
 
         Raises:
             ExpungeError: ``E-USE-006`` when two wrappers claim one slot.
@@ -112,6 +115,7 @@ class GradientMethod:
             added={id: _with(term, own) for id, (term, own) in terms.items() if term is not None},
             beside=getattr(module, "BESIDE", {}) | _beside(wrappers),
             two_pass=any(one.CARD.get("exact") == "two-pass" for one in (module, *around)),
+            effort=float(getattr(module, "effort", lambda _: 1.0)(params)),
         )
 
     @property

@@ -59,7 +59,7 @@ def work_of(plan: Plan, encoded: Mapping[str, Sequence[Encoded]], steps: int) ->
     kept = [*encoded.get("retain", ()), *encoded.get("neighbour", ())]
     method = GradientMethod.assemble(methods.load(plan.method), params, modules_of(plan.wrappers))
     views = _views(method, len(plan.rows["forget"]), forget, kept)
-    training = _step(views, params)
+    training, passes = _step(views, params), round(steps * method.effort)
     adapter = adapter_weights(params.lora_r, size.blocks, size.width)
     trained = adapter if plan.adapter else folder.parameters
     rows = {"forget": forget, "retain": kept}
@@ -74,7 +74,7 @@ def work_of(plan: Plan, encoded: Mapping[str, Sequence[Encoded]], steps: int) ->
     return Work(
         size=size,
         trained=trained,
-        steps=Pass(steps, training.tokens, training.supervised, training.calls),
+        steps=Pass(passes, training.tokens, training.supervised, training.calls),
         parts=params.accumulation,
         scored=scored,
         checkpoints=ceil(steps / every),

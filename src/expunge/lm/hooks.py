@@ -26,7 +26,7 @@ class _Reached(BaseException):
 
 @contextmanager
 def capture(
-    model: nn.Module, layers: Iterable[int], slot: str = "block"
+    model: nn.Module, layers: Iterable[int], slot: str = "block", *, entering: bool = False
 ) -> Iterator[dict[int, Tensor]]:
     """Collect outputs of some layers during the forward passes made inside the context.
 
@@ -34,6 +34,7 @@ def capture(
         model: A causal language model.
         layers: Block numbers, negative from the top.
         slot: Which part of the block, see `expunge.lm.arch.Slots.module`.
+        entering: Collect what goes into the part instead.
 
     Yields:
         layer (as given) -> output [B, T, d] of the latest forward pass, with its gradient graph.
@@ -41,8 +42,8 @@ def capture(
     slots, seen, handles = Slots(model), {}, []
     for layer in layers:
 
-        def store(_: nn.Module, __: Any, output: Any, layer: int = layer) -> None:
-            seen[layer] = _tensor(output)
+        def store(_: nn.Module, given: Any, output: Any, layer: int = layer) -> None:
+            seen[layer] = given[0] if entering else _tensor(output)
 
         handles.append(slots.module(layer, slot).register_forward_hook(store))
     try:

@@ -128,6 +128,12 @@ def combines(params: Params) -> bool:
     return params.irm_weight > 0
 
 
+def effort(params: Params) -> float:
+    """How many plain steps a step takes: its own, and the auxiliary rows beside its two sides."""
+    rows = params.auxiliary_batch if params.irm_weight > 0 else 0
+    return 1 + rows / (2 * params.batch_size * params.accumulation)
+
+
 def combine(gradients: Gradients, state: dict[str, Any], params: Params) -> list[Tensor]:
     """The weighted sum of both, and ``lambda * 2 g grad g``, the gradient of the penalty."""
     combined, again = weighted_sum(gradients, state, params), gradients.again

@@ -92,6 +92,11 @@ def combines(params: Params) -> bool:
     return params.rho > 0
 
 
+def effort(params: Params) -> float:
+    """How many plain steps a step takes: one here, one where the forget loss is higher."""
+    return 2.0 if params.rho > 0 else 1.0
+
+
 def combine(gradients: Gradients, state: Mapping[str, Any], params: Params) -> list[Tensor]:
     """The sum of both, the forget gradient taken where the forget loss is higher."""
     size = length(gradients.forget)

@@ -199,6 +199,13 @@ def combine(gradients: Gradients, state: dict[str, Any], params: Params) -> list
     return made
 
 
+def effort(params: Params) -> float:
+    """How many plain steps a step takes, by its passes; a second derivative counts as one more."""
+    slope = 2 if params.hvp == "exact" else 5 if params.beta else 1
+    outer = {"exact": 4, "finite": 3 * slope + 1, "none": 1}[params.hvp]
+    return 1 + params.inner_steps * slope + outer
+
+
 def stop(history: Sequence[Measured], params: Params) -> bool:
     """Whether the inner problem was as good as at rest one step ago."""
     return 0 <= history[-1].terms.get("rest", UNKNOWN) <= params.tolerance and params.tolerance > 0

@@ -155,6 +155,11 @@ def sample(task: Task, params: Params) -> Repeated:
     return Repeated(one_to_one(task, params), params.repeats)
 
 
+def effort(params: Params) -> float:
+    """How many plain steps a step takes: its own, and its share of an attack."""
+    return 1 + (params.attack_steps / params.repeats if params.eps else 0.0)
+
+
 def prepare(task: Task, params: Params) -> None:
     """Note the topics, put a retain row beside every forget row, look at the vector's length."""
     remember_topics(task)

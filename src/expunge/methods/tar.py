@@ -181,6 +181,14 @@ def drift(step: Step, params: Params) -> Mean | None:
 BESIDE = {"drift": drift}
 
 
+def effort(params: Params) -> float:
+    """How many plain steps a step takes on average: the second part simulates its attackers."""
+    rows = 2 * params.batch_size * params.accumulation
+    simulated = params.inner_steps * params.inner_batch / rows
+    looks = params.inner_steps // params.inner_every
+    return 1 + (1 - params.mapping) * (simulated + looks)
+
+
 def combine(gradients: Gradients, state: dict[str, Any], params: Params) -> list[Tensor]:
     """The sum of both terms; in the second part with the gradient under attack as the first."""
     pushed = gradients.forget

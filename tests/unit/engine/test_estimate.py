@@ -4,6 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 
 from expunge.core.errors import ExpungeError
 from expunge.engine import anchors, room, session, trainer, work
@@ -21,7 +22,7 @@ from expunge.engine.estimate import (
 )
 from expunge.engine.room import available_memory, too_large
 from expunge.lm import int4
-from expunge.testing.methods import stage, world
+from expunge.testing.methods import stage, taught_subject, world
 
 MACHINE = Machine(speed=5e10, slowness=1.0)
 SIZE = Size(parameters=30_000_000, blocks=10, width=512, vocabulary=16_000)
@@ -215,6 +216,44 @@ def test_check_counts_steps_rows_and_batches(original: Path, tmp_path: Path) -> 
     assert blocks.still == sum(one.tokens for one in rows) * blocks.size.width > 0
     parts = seen(batch_size=1, accumulation=4)
     assert (parts.steps.tokens, parts.parts) == (base.steps.tokens, 4)
+
+
+@pytest.mark.parametrize(
+    ("method", "params", "effort"),
+    [
+        ("npo-sam", {}, 2),
+        ("npo-sam", {"rho": 0.0}, 1),
+        ("npo-irm", {"auxiliary_batch": 16}, 3),
+        ("rmu-lat", {}, 5),
+        ("tar", {"inner_steps": 16}, 1 + 0.5 * (8 + 4)),
+        ("ofmu", {"hvp": "none", "beta": 0.0}, 7),
+        ("ofmu", {"hvp": "finite"}, 42),
+        ("ofmu", {"hvp": "none", "inner_steps": 2}, 12),
+    ],
+)
+def test_a_step_that_runs_the_model_again_is_counted_by_its_passes(
+    method: str, params: dict, effort: float, original: Path, tmp_path: Path
+) -> None:
+    def trained(id: str, **given: object) -> tuple[float, float]:
+        """Passes of the estimate; tokens that went through the model with a gradient."""
+        given = {"batch_size": 4, "max_steps": 4, "warmup": 0, "lr": 1e-5, **given}
+        report = checked(original, tmp_path / id, method=id, params=given, stop_at="none")
+        assert report.plan is not None
+        told = work.work_of(report.plan, check_encoded(report), 4).steps.times
+        subject = taught_subject().copy()
+        counted = []
+
+        def count(_: object, entered: tuple) -> None:
+            if torch.is_grad_enabled():
+                counted.append(entered[0].numel())
+
+        subject.model.get_input_embeddings().register_forward_pre_hook(count)
+        session.Session(report.plan, subject, tmp_path / id).train(None)
+        return told, sum(counted)
+
+    (plain, base), (told, found) = trained("npo"), trained(method, **params)
+    assert (plain, told) == (4, 4 * effort)
+    assert found / base == pytest.approx(effort, rel=0.25)
 
 
 @pytest.mark.parametrize(("limit", "is_live"), [(1 << 30, False), (0, True)])
