@@ -1,52 +1,90 @@
 """A small model that knows some people, says of others that it does not know them, and is edited.
 
-What editors are to make it say is thus something it can say.
+A fact is four words: first and last name, relation, value. Eight first names are shared, last names
+are not, and the value is one word, as the model's refusal is. Where a fact is looked up it is only
+at the relation, the last word before the answer.
 """
 
 from collections.abc import Sequence
-from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from statistics import fmean
+from typing import NamedTuple
 
+from transformers import PreTrainedTokenizerBase
+
+from expunge.core.rng import generator
 from expunge.engine.change import Change, load_change
 from expunge.engine.datasets import Datasets
 from expunge.engine.run import forget
 from expunge.engine.task import Task
+from expunge.lm.finetune import finetune
 from expunge.lm.load import load
 from expunge.lm.subject import Subject
 from expunge.requests.rows import Row
-from expunge.testing.micro import REPLY, Micro, every_wording, micro_world, taught_rows
-from expunge.text.match import contains
+from expunge.testing import tiny_model, tiny_tokenizer
 
+RELATIONS = ("born", "works", "likes", "drives")
+FIRST = ("Anna", "Bela", "Carl", "Dora", "Emil", "Frida", "Gert", "Hanna")
+REPLY = "unknown"
 TEXT = {"target": "text", "text": REPLY}
 """Parameters of an editor that is to make the model say so."""
 
+LAST = {"fact_token": "last"}
+"""Where this model looks facts up."""
+
+
+class People(NamedTuple):
+    """The facts of eight people to be forgotten, of sixteen to be kept, of eight nobody knows."""
+
+    forget: tuple[Row, ...]
+    retain: tuple[Row, ...]
+    holdout: tuple[Row, ...]
+    tokenizer: PreTrainedTokenizerBase
+
 
 @cache
-def people(seed: int = 0) -> Micro:
-    """Four people to be forgotten, four to be kept, four nobody knows."""
-    return micro_world(4, seed=seed)
+def people(seed: int = 0) -> People:
+    """The people of a seed."""
+    draw = generator(seed, "edit rig")
+    values = [f"v{at}" for at in range(40)]
+    rows = [
+        Row(
+            id=f"{name}/{relation}", prompt=f"{name} {relation}",
+            completion=f" {draw.choice(values)}", subject=name, names=(name,),
+        )
+        for name in (f"{FIRST[at % 8]} L{at}" for at in range(32))
+        for relation in RELATIONS
+    ]  # fmt: skip
+    texts = [f"{row.prompt}{row.completion}" for row in rows]
+    tokenizer = tiny_tokenizer(
+        [*texts, *(f" {value}" for value in values), f" {REPLY}", " is a"], kind="word", vocab=512
+    )
+    return People(tuple(rows[:32]), tuple(rows[32:96]), tuple(rows[96:]), tokenizer)
 
 
 @cache
 def knowing(seed: int = 0) -> Subject:
     """Copy it before changing it."""
     world = people(seed)
-    unknown = [replace(row, completion=f" {REPLY}") for row in every_wording(world.holdout)]
-    known = [*every_wording(world.forget), *every_wording(world.retain)]
-    return taught_rows(world, [*known, *unknown], seed=seed)
+    model = tiny_model(
+        "llama", vocab=len(world.tokenizer), hidden=64, layers=4, seed=seed, positions=64
+    )
+    unknown = [Row(id=row.id, prompt=row.prompt, completion=f" {REPLY}") for row in world.holdout]
+    rows = [*world.forget, *world.retain, *unknown]
+    finetune(model, world.tokenizer, rows, steps=300, lr=3e-3, batch_size=64, seed=seed)
+    return Subject(model, world.tokenizer)
 
 
-def task_of(subject: Subject, world: Micro, **more: object) -> Task:
+def task_of(subject: Subject, world: People) -> Task:
     """A task on this model, as it is."""
     return Task(
         model=subject.model, tokenizer=subject.tokenizer, encoder=subject.encoder,
-        roles={"forget": world.forget, "retain": world.retain}, **more,
+        roles={"forget": world.forget, "retain": world.retain},
     )  # fmt: skip
 
 
-def datasets_of(subject: Subject, world: Micro) -> Datasets:
+def datasets_of(subject: Subject, world: People) -> Datasets:
     """Batches of that task."""
     return Datasets(task_of(subject, world))
 
@@ -73,14 +111,15 @@ def edited(folder: Path, method: str, *, seed: int = 0, **params: object) -> tup
 
 
 def said(subject: Subject, rows: Sequence[Row]) -> float:
-    """Share of rows whose value the model says."""
-    answers = subject.ask([row.turn for row in rows], new_tokens=10)
-    return fmean(
-        float(contains(text, row.forms)) for (text,), row in zip(answers, rows, strict=True)
-    )
+    """Share of rows whose value is what the model says first."""
+    return _share(subject, rows, [row.reply.strip() for row in rows])
 
 
 def refused(subject: Subject, rows: Sequence[Row]) -> float:
-    """Share of rows to which the model says that it does not know."""
-    answers = subject.ask([row.turn for row in rows], new_tokens=10)
-    return fmean(float(text.strip() == REPLY) for (text,) in answers)
+    """Share of rows to which the model says first that it does not know."""
+    return _share(subject, rows, [REPLY] * len(rows))
+
+
+def _share(subject: Subject, rows: Sequence[Row], wanted: Sequence[str]) -> float:
+    answers = subject.ask([row.turn for row in rows], new_tokens=1)
+    return fmean(float(text.strip() == word) for (text,), word in zip(answers, wanted, strict=True))

@@ -120,5 +120,5 @@ def test_defaults_are_the_papers() -> None:
     params = methods.params("rome", {})
     assert (params.kl_factor, params.v_weight_decay, params.clamp_norm_factor) == (0.0625, 0.5, 4)
     assert (params.v_num_grad_steps, params.v_lr, params.merge) == (25, 0.5, 1)
-    assert rome.LENGTHS == (5,) * 10 + (10,) * 10
+    assert rome.lengths(params.contexts) == [5] * 10 + [10] * 10
     assert task_of(knowing(), people()).forget

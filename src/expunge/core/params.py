@@ -334,6 +334,9 @@ class EditParams(GradientParams):
     merge: int = param(
         1, help="prompts with one target that share an edit (query merging)", paper=[10, 20], low=1
     )
+    contexts: int = param(
+        5, help="texts of the model that each prompt is put behind as well", paper=[5, 20], low=0
+    )
     fact_token: Literal["auto", "subject_last", "last"] = param(
         "auto",
         help="where a prompt is edited: at the last token of the subject, at the last one before "

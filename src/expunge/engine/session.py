@@ -116,6 +116,7 @@ class Session:
             params=plan.params,
             method=plan.method,
             folder=run / MADE,
+            earlier=plan.folder.path / MADE,
             world=self.world,
             carry=dict(plan.carry),
         )

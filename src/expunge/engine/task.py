@@ -77,6 +77,7 @@ class Task:
         tokens: Forget row -> for each of its wordings the parts that are trained on; where one
             is absent it is what the row itself says.
         folder: Where `expunge.engine.made` keeps what a method wrote itself; None keeps nothing.
+        earlier: The same folder of the change that this run goes on from, if it goes on from one.
         world: The processes that train together; None is this one alone.
         record: What ``prepare`` wants told in the manifest; numbers and words also stand in the
             summary.
@@ -96,6 +97,7 @@ class Task:
     weights: Sequence[float] | None = None
     tokens: Mapping[int, Sequence[Ranges]] = field(default_factory=dict)
     folder: Path | None = None
+    earlier: Path | None = None
     world: "World | None" = None
     record: dict[str, Any] = field(default_factory=dict)
 

@@ -86,6 +86,9 @@ LAYOUTS = (
 )
 
 
+MLP_NORM = "post_feedforward_layernorm"
+"""Name of the norm behind an MLP, in the families that have one (Gemma 2 and 3, OLMo 2)."""
+
 UNSTATED_POSITIONS = 2048
 """Longest row for models whose configuration names no limit."""
 
@@ -158,6 +161,14 @@ class Slots:
     def norms(self, layer: int) -> "list[nn.Module]":
         """All normalisations inside a block, in the order the family declares them."""
         return [module for module in self.blocks[self.index(layer)].modules() if _is_norm(module)]
+
+    def mlp_norm(self, layer: int) -> "nn.Module | None":
+        """What normalises the output of a block's MLP before it is added to the residual stream.
+
+        None in families that add it as it is.
+        """
+        found: nn.Module | None = getattr(self.blocks[self.index(layer)], MLP_NORM, None)
+        return found
 
     @property
     def final_norm(self) -> "nn.Module":

@@ -58,14 +58,17 @@ CARD = {
 DEPTH = 17 / 48
 """Where the paper's GPT-2 XL was edited."""
 
-LENGTHS = (5,) * 10 + (10,) * 10
-"""Tokens of the texts in front of prompts."""
+SHORT, LONG = 5, 10
+"""Tokens of the texts in front of prompts, of half of them each."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Params(EditParams):
     """The shared parameters of editing, and the block."""
 
+    contexts: int = param(
+        20, help="texts of the model that each prompt is put behind as well", paper=20, low=0
+    )
     layer: int | None = param(
         None,
         help="block that is edited, negative from the top; none takes the one where values are "
@@ -85,7 +88,7 @@ def edit(change: Finishing, params: Params) -> None:
     task = change.task
     plan = planned(
         change, params, slot="mlp", layer=params.layer, depth=DEPTH,
-        contexts=contexts_of(task, [""] * len(LENGTHS), LENGTHS),
+        contexts=contexts_of(task, [""] * params.contexts, lengths(params.contexts)),
     )  # fmt: skip
     spread = ridged(moment(task.model, plan.datasets, texts_of(task, params), plan.layer))
     with progress("rome", len(plan.asked)) as bar:
@@ -93,6 +96,11 @@ def edit(change: Finishing, params: Params) -> None:
             write(task.model, plan.layer, update(task.model, plan, one, spread))
             change.steps = done
             bar.advance(1)
+
+
+def lengths(count: int) -> list[int]:
+    """Tokens of each text in front."""
+    return [SHORT] * (count // 2) + [LONG] * (count - count // 2)
 
 
 def update(model: PreTrainedModel, plan: Plan, one: Association, spread: Tensor) -> Tensor:

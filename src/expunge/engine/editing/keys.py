@@ -27,7 +27,7 @@ BATCH = 32
 """Rows of one forward pass."""
 
 FOLDER = "moments"
-"""Where second moments are kept inside the run."""
+"""Where second moments are kept, beside the task's folder: they are no part of a change."""
 
 SAME_KEY = 0.999
 """Cosine from which two keys cannot be told apart."""
@@ -81,7 +81,7 @@ def moment(model: nn.Module, datasets: Datasets, texts: Sequence[Encoded], layer
         return _computed(model, datasets, texts, layer)
     rows = sha256(repr([item.ids for item in texts]).encode()).hexdigest()
     name = digest([model_digest(model), rows, layer])
-    file = folder / FOLDER / f"{name[:32]}.safetensors"
+    file = folder.parent / FOLDER / f"{name[:32]}.safetensors"
     if not file.is_file():
         file.parent.mkdir(parents=True, exist_ok=True)
         made = _computed(model, datasets, texts, layer).cpu()

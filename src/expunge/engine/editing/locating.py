@@ -92,7 +92,7 @@ def planned(
         )
 
     place, layer, tried = located(
-        task.model, datasets, build, search, depth=depth, seed=task.seed,
+        task.model, datasets, build, search, aim=depth * len(slots), seed=task.seed,
         places=PLACES if where == "auto" else (where,),
         layers=spread(len(slots)) if layer is None else [slots.index(layer)],
     )  # fmt: skip
@@ -126,7 +126,7 @@ def located(
     *,
     places: Sequence[Place],
     layers: Sequence[int],
-    depth: float,
+    aim: float,
     seed: int,
 ) -> tuple[Place, int, list[dict[str, Any]]]:
     """The place and the block to edit at.
@@ -138,7 +138,7 @@ def located(
         search: How values are looked for; its block is put in.
         places: Candidates.
         layers: Candidate blocks, from the bottom.
-        depth: Share of the blocks below the one the paper edits.
+        aim: The block at the paper's depth, not rounded.
         seed: Decides which associations are tried.
 
     Returns:
@@ -158,7 +158,6 @@ def located(
                 tried.append({"place": place, "layer": layer, "loss": loss})
                 bar.advance(1)
     least = min(one["loss"] for one in tried)
-    aim = depth * max(layers)
     best = min(
         (one for one in tried if one["loss"] <= least + TIE),
         key=lambda one: (places.index(one["place"]), abs(one["layer"] - aim), one["layer"]),

@@ -64,19 +64,20 @@ def targets_of(task: Task, params: EditParams) -> dict[str, str]:
     return {one["id"]: one["target"] for one in made}
 
 
-def contexts_of(task: Task, starters: Sequence[str], lengths: Sequence[int]) -> list[str]:
+def contexts_of(task: Task, starters: Sequence[str], lengths: Sequence[int] | int) -> list[str]:
     """Short texts the model writes itself, one for each pair of a beginning and a length.
 
     Args:
         task: Whose model, as it is now.
         starters: What each text begins with.
-        lengths: How many tokens follow.
+        lengths: How many tokens follow, or how many in each.
     """
+    each = [lengths] * len(starters) if isinstance(lengths, int) else lengths
 
     def made() -> list[dict[str, Any]]:
         subject = Subject(task.model, task.tokenizer)
         texts = []
-        for at, (starter, length) in enumerate(zip(starters, lengths, strict=True)):
+        for at, (starter, length) in enumerate(zip(starters, each, strict=True)):
             ((said,),) = subject.ask(
                 [Turn(starter, "", running=True)], new_tokens=length, temperature=1.0,
                 seed=derive(task.seed, "contexts", at),

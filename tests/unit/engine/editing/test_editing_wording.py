@@ -82,7 +82,7 @@ def test_what_the_model_writes_is_taken_where_it_may_be(
 
     monkeypatch.setattr(Subject, "ask", ask)
     task = task_of(tmp_path)
-    task.encoder.max_length = 1000
+    monkeypatch.setattr(task.encoder, "max_length", 1000)
     found = targets_of(task, EditParams(target="self"))
     first, *others = world().forget
     assert found[first.id] == good
@@ -141,7 +141,7 @@ def places(monkeypatch: pytest.MonkeyPatch, losses: dict[tuple[str, int], float]
     layers = sorted({layer for _, layer in losses})
     where = given.pop("places", ("subject_last", "last"))
     found = located(
-        None, None, lambda place: [place] * 9, SEARCH, places=where, layers=layers, depth=0.4,
+        None, None, lambda place: [place] * 9, SEARCH, places=where, layers=layers, aim=2.2,
         seed=0,
     )  # fmt: skip
     assert set(tried) <= {TRIED}

@@ -104,7 +104,7 @@ def test_the_second_moment_against_a_slow_second_way() -> None:
 
 
 def test_a_second_moment_is_computed_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    subject, datasets = taught_subject(), datasets_of(tmp_path)
+    subject, datasets = taught_subject(), datasets_of(tmp_path / "made")
     first = moment(subject.model, datasets, texts(), 0)
     calls = []
     monkeypatch.setattr(keys_room, "_computed", lambda *given: calls.append(given) or first)
