@@ -4,6 +4,7 @@ torch is not imported here: that would hide an import of torch in a room that mu
 reads OMP_NUM_THREADS when it is imported; if a plugin was faster, it is told afterwards.
 """
 
+import gc
 import os
 import sys
 
@@ -15,3 +16,17 @@ os.environ.update(
 )
 if "torch" in sys.modules:
     sys.modules["torch"].set_num_threads(1)
+
+
+def pytest_configure() -> None:
+    """What is imported and collected stays: no use in looking for garbage meanwhile."""
+    gc.disable()
+
+
+def pytest_collection_finish() -> None:
+    """Set libraries and collected tests aside, then look for garbage as usual.
+
+    The trainer does so at the start of every run, among all objects there are.
+    """
+    gc.freeze()
+    gc.enable()

@@ -5,7 +5,6 @@ alone, stand in two families and two layouts; which ones changes from method to 
 product is a study.
 """
 
-import gc
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cache
@@ -104,15 +103,6 @@ def test_the_table_covers_every_pair_but_what_masters_leave_out() -> None:
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("everywhere")
-
-
-@pytest.fixture(scope="module", autouse=True)
-def quick_collection() -> Iterator[None]:
-    """Libraries are set aside: the trainer collects garbage at every start, through all of them."""
-    gc.collect()
-    gc.freeze()
-    yield
-    gc.unfreeze()
 
 
 @pytest.fixture(autouse=True)

@@ -1,13 +1,16 @@
 """The audit on models whose state is known: what it must call them, whatever the seed.
 
 The attacks are the ones that decided every model of known state, one at least for each family that
-a verdict requires. Each seed has its own people, its own original and its own retrained models.
+a verdict requires. Each seed has its own people, its own original and its own retrained models; the
+gate runs the first of three, the study all of them.
 """
 
 import json
+import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -20,7 +23,7 @@ from expunge.lab.zoo import models
 from expunge.lab.zoo.world import REFUSAL, World, every_wording, world
 from expunge.lm.subject import Subject
 
-SEEDS = (0, 1, 2)
+SEEDS = (0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in (1, 2)))
 ATTACKS = (
     "direct", "prob", "prefix", "sample", "lens", "lens-exit", "actpert", "quant4", "relearn-in",
     "mia",
@@ -30,25 +33,43 @@ MASKED = ("direct", "prefix", "prob", "mask", "alias")
 
 @dataclass(frozen=True)
 class Case:
-    """One seed: its people and the models that are made once."""
+    """One seed: its people and the models that are made once, when they are asked for."""
 
     seed: int
     people: World
-    original: Subject
-    retrained: Subject
-    other: Subject
+
+    @property
+    def original(self) -> Subject:
+        return _original(self.seed)
+
+    @property
+    def retrained(self) -> Subject:
+        return _never_taught(self.seed, 100)
+
+    @property
+    def other(self) -> Subject:
+        return _never_taught(self.seed, 200)
+
+
+@cache
+def _original(seed: int) -> Subject:
+    return models.knows(world(10 + seed), seed)
+
+
+@cache
+def _never_taught(seed: int, number: int) -> Subject:
+    return models.never(world(10 + seed), number + seed)
 
 
 @cache
 def case(seed: int) -> Case:
-    people = world(10 + seed)
-    return Case(
-        seed=seed,
-        people=people,
-        original=models.knows(people, seed),
-        retrained=models.never(people, 100 + seed),
-        other=models.never(people, 200 + seed),
-    )
+    return Case(seed, world(10 + seed))
+
+
+@cache
+def shelf() -> Path:
+    """Where what the same models gave away to the same attacks is kept from test to test."""
+    return Path(tempfile.mkdtemp(prefix="expunge-golden-"))
 
 
 @pytest.fixture(params=SEEDS, ids=lambda seed: f"seed{seed}")
@@ -61,7 +82,7 @@ def audited(subject: Subject, given: Case, only: Sequence[str] = ATTACKS, **opti
     return audit(
         subject, forget=people.forget, retain=people.retain, neighbour=people.neighbour,
         holdout=people.holdout, only=only, seed=given.seed,
-        **{"original": given.original, **options},
+        **{"original": given.original, "cache": shelf(), **options},
     )  # fmt: skip
 
 
@@ -179,10 +200,11 @@ def test_overshot_preference_optimisation_is_hidden_and_named_over_forgotten(
 
 
 def test_the_same_audit_twice_is_the_same_to_the_byte() -> None:
-    given = case(0)
-    subject = models.refuser(given.people, given.original, 0)
+    whole = case(0)
+    subject = models.refuser(whole.people, whole.original, 0)
+    given = replace(whole, people=replace(whole.people, forget=whole.people.forget[:32]))
     drawn = ("direct", "prob", "sample", "actpert", "relearn-in", "mia")
-    first, second = (dict(audited(subject, given, only=drawn).data) for _ in range(2))
+    first, second = (dict(audited(subject, given, only=drawn, cache=None).data) for _ in range(2))
     assert first.pop("seconds") != 0
     second.pop("seconds")
     assert json.dumps(first, sort_keys=True) == json.dumps(second, sort_keys=True)

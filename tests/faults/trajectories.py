@@ -60,7 +60,7 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "blur": ("blur", {"retain_weight": 5.0}),
     "npo-sam": ("npo-sam", {"rho": 0.1}),
     "npo-irm": ("npo-irm", {"irm_weight": 3.0, "auxiliary_batch": 9}),
-    "ofmu": ("ofmu", {"hvp": "finite", "inner_steps": 1, "inner_rate": 1e-4}),
+    "ofmu": ("ofmu", {"hvp": "finite", "beta": 0.0, "inner_steps": 1, "inner_rate": 1e-4}),
 }
 SIZES = (7, 8)
 

@@ -27,15 +27,15 @@ from expunge.testing import tiny_model, tiny_tokenizer
 RELATIONS = ("born", "works", "likes", "drives")
 FIRST = ("Anna", "Bela", "Carl", "Dora", "Emil", "Frida", "Gert", "Hanna")
 REPLY = "unknown"
-TEXT = {"target": "text", "text": REPLY}
-"""Parameters of an editor that is to make the model say so."""
+TEXT = {"target": "text", "text": REPLY, "contexts": 0}
+"""Parameters of an editor that is to make the model say so; it knows no texts to put in front."""
 
-LAST = {"fact_token": "last"}
+LAST = {"fact_token": "last", "layers": (1,)}
 """Where this model looks facts up."""
 
 
 class People(NamedTuple):
-    """The facts of eight people to be forgotten, of sixteen to be kept, of eight nobody knows."""
+    """Facts: of eight people to be forgotten, of sixteen to be kept, of eight nobody knows."""
 
     forget: tuple[Row, ...]
     retain: tuple[Row, ...]

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from edit_rig import TEXT, datasets_of, edited, knowing, people, refused, said, task_of
+from edit_rig import REPLY, TEXT, datasets_of, edited, knowing, people, refused, said, task_of
 from safetensors.torch import load_file
 
 from expunge.core.registry import methods
@@ -18,17 +18,16 @@ from expunge.lm.digest import folder_digest
 from expunge.lm.subject import Subject
 from expunge.methods import rome
 from expunge.testing import tiny_model
-from expunge.testing.micro import REPLY
 
 SEARCH = Search(1, "mlp", steps=25, lr=0.5, weight_decay=0.5, kl_factor=0.0625, clamp=4.0)
 OUT = "model.layers.{}.mlp.down_proj.weight"
 
 
-def asked_of(subject: Subject, rows: int = 3, contexts: tuple[str, ...] = ("It is",)):
+def asked_of(subject: Subject, rows: int = 3, contexts: tuple[str, ...] = ("Anna born",)):
     world = people()
     targets = {row.id: REPLY for row in world.forget}
     return associations(
-        world.forget[:rows], targets, subject.encoder, place="subject_last", contexts=contexts
+        world.forget[:rows], targets, subject.encoder, place="last", contexts=contexts
     )
 
 
@@ -89,7 +88,7 @@ def test_the_second_moment_spares_other_keys(tmp_path: Path) -> None:
 
 
 def test_one_matrix_moves_and_everything_else_stays(tmp_path: Path) -> None:
-    where = {"layer": 1, "fact_token": "subject_last"}
+    where = {"layer": 1, "fact_token": "last"}
     _, change = edited(tmp_path, "rome", **where, max_steps=2, **TEXT)
     now = load_file(change.folder / "model.safetensors")
     before = load_file(tmp_path / "original 0" / "model.safetensors")
@@ -104,16 +103,14 @@ def test_one_matrix_moves_and_everything_else_stays(tmp_path: Path) -> None:
     assert folder_digest(change.folder) == folder_digest(tmp_path / "original 0")
 
 
-@pytest.mark.parametrize("seed", [0, 1])
-def test_it_makes_a_model_say_that_it_does_not_know(tmp_path: Path, seed: int) -> None:
-    world = people(seed)
-    before = knowing(seed)
-    assert (said(before, world.forget), said(before, world.retain)) == (1.0, 1.0)
-    assert refused(before, world.holdout) > 0.9
-    after, change = edited(tmp_path, "rome", seed=seed, **TEXT)
-    assert said(after, world.forget) < 0.4
-    assert said(after, world.retain) > 0.9
-    assert change.summary["steps"] == len(world.forget)
+def test_it_makes_a_model_say_that_it_does_not_know(tmp_path: Path) -> None:
+    world = people()
+    after, change = edited(tmp_path, "rome", max_steps=12, **TEXT)
+    edits = world.forget[:12]
+    assert refused(after, edits) > 0.7
+    assert said(after, edits) < 0.2
+    assert said(after, world.retain) > 0.8
+    assert change.summary["steps"] == 12
 
 
 def test_defaults_are_the_papers() -> None:

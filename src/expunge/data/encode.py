@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 IGNORED = -100
 """Label of a position that is not supervised."""
 
+REMEMBERED = 1 << 16
+"""Prompts whose ids an encoder remembers: attacks ask the same ones again and again."""
+
 Ranges = Sequence[tuple[int, int]]
 
 
@@ -88,6 +91,7 @@ class Encoder:
                 "Convert the tokenizer to tokenizer.json and load it again.",
             )
         self.tokenizer, self.max_length = tokenizer, max_length
+        self._prompts: dict[tuple[str, bool, str], list[int]] = {}
         self.has_template = chat != "never" and bool(tokenizer.chat_template)
         if chat == "always" and not self.has_template:
             raise _no_template("chat='always'")
@@ -149,6 +153,16 @@ class Encoder:
                 for an empty prompt that no special token opens, ``E-MODEL-006`` for messages
                 without a template.
         """
+        if not isinstance(turn_prompt, str):
+            return self._prompt(turn_prompt, running, opening)
+        asked = (turn_prompt, running, opening)
+        if asked not in self._prompts:
+            if len(self._prompts) >= REMEMBERED:
+                self._prompts.clear()
+            self._prompts[asked] = self._prompt(*asked)
+        return list(self._prompts[asked])
+
+    def _prompt(self, turn_prompt: str | chat.Messages, running: bool, opening: str) -> list[int]:
         messages = self._messages(turn_prompt, running)
         text = str(turn_prompt) if messages is None else chat.opened(self.tokenizer, messages)
         ids, _ = self._tokens((text + opening).rstrip(" "), messages is not None)

@@ -87,7 +87,7 @@ def test_behind_a_norm_the_direction_is_exact() -> None:
         found = norm(out + behind_norm(model, 0, out, 0.1 * change))
     cosine = torch.nn.functional.cosine_similarity(found, wanted_there, dim=-1)
     torch.testing.assert_close(cosine, torch.ones(4), rtol=0, atol=1e-5)
-    assert ((found - wanted_there).norm(dim=1) < 0.1 * (wanted_there - norm(out)).norm(dim=1)).all()
+    assert ((found - wanted_there).norm(dim=1) < 0.5 * (wanted_there - norm(out)).norm(dim=1)).all()
 
 
 def test_without_a_norm_nothing_is_changed() -> None:
