@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
-from trajectories import CASES, RUN, SIZES, STEPS, assembled, prepared, trained
+from trajectories import CASES, RUN, SHARDED, SIZES, STEPS, assembled, prepared, trained
 
 from expunge.engine.change import load_change
 from expunge.engine.run import forget
@@ -89,13 +89,12 @@ def test_two_processes_and_any_cut_train_the_same_weights(
             assert told_values[step] == pytest.approx(expected_values, rel=1e-11), name
 
 
-@pytest.mark.parametrize("cut", ["8x1", "2x4"])
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize(("case", "size", "parts"), SHARDED)
 def test_two_processes_with_shards_of_the_model_train_the_same_weights(
-    case: str, cut: str, pair: Path, scene: Path
+    case: str, size: int, parts: int, pair: Path, scene: Path
 ) -> None:
     expected, _ = trained(scene, case, 8, 1)
-    found = load_file(pair / f"{case} {cut} shards.safetensors")
+    found = load_file(pair / f"{case} {size}x{parts} shards.safetensors")
     assert found.keys() == expected.keys()
     for name, weight in expected.items():
         torch.testing.assert_close(found[name], weight, rtol=0, atol=1e-12)

@@ -62,6 +62,15 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "npo-irm": ("npo-irm", {"irm_weight": 3.0, "auxiliary_batch": 9}),
     "ofmu": ("ofmu", {"hvp": "finite", "beta": 0.0, "inner_steps": 1, "inner_rate": 1e-4}),
 }
+LOOKS_AGAIN = ("npo-sam", "npo-irm", "ofmu")
+SHARDED = [
+    (case, size, parts)
+    for case in CASES
+    for size, parts in ((8, 1), (2, 4))
+    if parts > 1 or case not in LOOKS_AGAIN
+]
+"""Rows of a part and parts of a step; what runs the model again is cut in parts only."""
+
 SIZES = (7, 8)
 
 
@@ -133,11 +142,10 @@ def in_shards(folder: Path, out: Path, world: World) -> None:
         fully_shard(model, mesh=mesh)
 
     sharded = replace(world, sharded=True)
-    for case in CASES:
-        for batch_size, accumulation in ((8, 1), (2, 4)):
-            weights, _ = trained(folder, case, batch_size, accumulation, world=sharded, shard=shard)
-            whole = {name: cast(DTensor, w).full_tensor() for name, w in weights.items()}
-            save_file(whole, out / f"{case} {batch_size}x{accumulation} shards.safetensors")
+    for case, batch_size, accumulation in SHARDED:
+        weights, _ = trained(folder, case, batch_size, accumulation, world=sharded, shard=shard)
+        whole = {name: cast(DTensor, w).full_tensor() for name, w in weights.items()}
+        save_file(whole, out / f"{case} {batch_size}x{accumulation} shards.safetensors")
 
 
 def refusal(folder: Path, world: World) -> str:

@@ -58,7 +58,7 @@ def people(seed: int = 0) -> People:
     ]  # fmt: skip
     texts = [f"{row.prompt}{row.completion}" for row in rows]
     tokenizer = tiny_tokenizer(
-        [*texts, *(f" {value}" for value in values), f" {REPLY}", " is a"], kind="word", vocab=512
+        [*texts, *(f" {value}" for value in values), f" {REPLY}", " is a."], kind="word", vocab=512
     )
     return People(tuple(rows[:32]), tuple(rows[32:96]), tuple(rows[96:]), tokenizer)
 

@@ -10,6 +10,7 @@ from safetensors.torch import load_file
 from expunge.core.registry import methods
 from expunge.engine.change import revert
 from expunge.engine.editing.associations import associations
+from expunge.engine.editing.editors import update
 from expunge.engine.editing.keys import keys_of, moment
 from expunge.engine.editing.locating import Plan
 from expunge.engine.editing.values import Search, entering_at, values_at, wanted
@@ -47,7 +48,7 @@ def test_an_edited_prompt_gives_its_value_exactly(family: str) -> None:
     before = values_at(model, datasets, [one.bare], 1, "mlp_out")[0]
     plan = Plan([one], SEARCH, datasets)
     value = wanted(model, datasets, [one], SEARCH).values[0]
-    write(model, 1, rome.update(model, plan, one, spread_of(subject)))
+    write(model, 1, update(model, plan, one, spread_of(subject)))
     after = values_at(model, datasets, [one.bare], 1, "mlp_out")[0]
     assert (value - before).norm() > 0.1 * before.norm()
     torch.testing.assert_close(after, value, rtol=1e-3, atol=1e-3 * float(value.abs().max()))
@@ -57,7 +58,7 @@ def test_the_change_has_rank_one_and_the_direction_of_the_averaged_key() -> None
     subject = knowing().copy()
     datasets, (one,) = datasets_of(subject, people()), asked_of(subject, 1)
     spread = spread_of(subject)
-    made = rome.update(subject.model, Plan([one], SEARCH, datasets), one, spread)
+    made = update(subject.model, Plan([one], SEARCH, datasets), one, spread)
     values = torch.linalg.svdvals(made)
     assert values[1] < 1e-9 * values[0]
     key = keys_of(subject.model, datasets, [one], 1)[0].double()
@@ -77,8 +78,8 @@ def test_the_second_moment_spares_other_keys(tmp_path: Path) -> None:
     world = people()
     datasets, (one,) = datasets_of(subject, world), asked_of(subject, 1)
     plan, spread = Plan([one], SEARCH, datasets), spread_of(subject)
-    made = rome.update(subject.model, plan, one, spread)
-    plain = rome.update(subject.model, plan, one, torch.eye(len(spread), dtype=torch.float64))
+    made = update(subject.model, plan, one, spread)
+    plain = update(subject.model, plan, one, torch.eye(len(spread), dtype=torch.float64))
     assert not torch.allclose(made, plain)
 
     def moves(change: torch.Tensor) -> float:

@@ -98,7 +98,7 @@ def mask(model: PreTrainedModel, task: Task, params: Params) -> Mask:
 def edit(change: Finishing, params: Params) -> None:
     """One batch of all associations, beside those of earlier requests."""
     task, model = change.task, change.task.model
-    plan, layers = over_blocks(change, params, DEPTH)
+    plan, layers = over_blocks(change, params, depth=DEPTH)
     texts, earlier = texts_of(task, params), keys_before(task)
     null = {
         layer: null_space(moment(model, plan.datasets, texts, layer), params) for layer in layers

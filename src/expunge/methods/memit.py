@@ -21,15 +21,11 @@ Departs from the paper:
 from dataclasses import dataclass
 from typing import Literal
 
-import torch
-from torch import Tensor
 from transformers import PreTrainedModel
 
 from expunge.core.params import EditParams, param
-from expunge.engine.editing.keys import moment
-from expunge.engine.editing.locating import texts_of
-from expunge.engine.editing.spreading import over_blocks, spread
-from expunge.engine.editing.writing import ridged
+from expunge.engine.editing.editors import all_at_once
+from expunge.engine.editing.spreading import over_blocks
 from expunge.engine.finish import Finishing
 from expunge.engine.slots.mask import Mask, mlp_outputs_only
 from expunge.engine.task import Task
@@ -51,9 +47,6 @@ CARD = {
 
 DEPTH = 8 / 32
 """Where the top one of the paper's blocks was."""
-
-LARGE = 500_000_000
-"""Parameters from which lambda is the paper's."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -87,37 +80,5 @@ def mask(model: PreTrainedModel, task: Task, params: Params) -> Mask:
 
 def edit(change: Finishing, params: Params) -> None:
     """One batch of all associations."""
-    task, model = change.task, change.task.model
-    plan, layers = over_blocks(change, params, DEPTH)
-    texts = texts_of(task, params)
-    kept = {layer: ridged(moment(model, plan.datasets, texts, layer)) for layer in layers}
-    weight = weight_of(params, len(plan.asked), sum(p.numel() for p in model.parameters()))
-
-    def solve(layer: int, keys: Tensor, missing: Tensor) -> Tensor:
-        return least_squares(weight * kept[layer].to(keys), keys, missing)
-
-    spread(model, plan, layers, solve)
-    change.steps = len(plan.asked)
-    change.record |= {"mom2_update_weight": weight}
-
-
-def weight_of(params: Params, edits: int, size: int) -> float:
-    """Lambda."""
-    if params.mom2_update_weight != "auto":
-        return float(params.mom2_update_weight)
-    return 15000.0 if size >= LARGE else edits / 2
-
-
-def least_squares(kept: Tensor, keys: Tensor, missing: Tensor) -> Tensor:
-    """``T K^T (kept + K K^T)^-1``.
-
-    Args:
-        kept: [d_in, d_in], lambda C.
-        keys: [n, d_in].
-        missing: [n, d_out].
-
-    Returns:
-        [d_out, d_in].
-    """
-    solved: Tensor = torch.linalg.solve(kept + keys.T @ keys, keys.T @ missing)
-    return solved.T
+    plan, layers = over_blocks(change, params, depth=DEPTH)
+    all_at_once(change, params, plan, layers, params.mom2_update_weight)

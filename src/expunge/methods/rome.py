@@ -25,17 +25,12 @@ Departs from the paper:
 
 from dataclasses import dataclass
 
-from torch import Tensor
 from transformers import PreTrainedModel
 
-from expunge.core.events import progress
 from expunge.core.params import EditParams, param
-from expunge.engine.editing.associations import Association
-from expunge.engine.editing.keys import keys_of, moment
-from expunge.engine.editing.locating import Plan, planned, texts_of
-from expunge.engine.editing.values import entering_at, values_at, wanted
+from expunge.engine.editing.editors import one_by_one
+from expunge.engine.editing.locating import planned, rewriting
 from expunge.engine.editing.wording import contexts_of
-from expunge.engine.editing.writing import rank_one, ridged, write
 from expunge.engine.finish import Finishing
 from expunge.engine.slots.mask import Mask, mlp_outputs_only
 from expunge.engine.task import Task
@@ -86,27 +81,14 @@ def mask(model: PreTrainedModel, task: Task, params: Params) -> Mask:
 def edit(change: Finishing, params: Params) -> None:
     """One edit for each association, each on the model as the one before left it."""
     task = change.task
+    contexts = contexts_of(task, [""] * params.contexts, lengths(params.contexts))
     plan = planned(
         change, params, slot="mlp", layer=params.layer, depth=DEPTH,
-        contexts=contexts_of(task, [""] * params.contexts, lengths(params.contexts)),
+        build=rewriting(task, params, contexts),
     )  # fmt: skip
-    spread = ridged(moment(task.model, plan.datasets, texts_of(task, params), plan.layer))
-    with progress("rome", len(plan.asked)) as bar:
-        for done, one in enumerate(plan.asked, 1):
-            write(task.model, plan.layer, update(task.model, plan, one, spread))
-            change.steps = done
-            bar.advance(1)
+    one_by_one(change, params, plan)
 
 
 def lengths(count: int) -> list[int]:
     """Tokens of each text in front."""
     return [SHORT] * (count // 2) + [LONG] * (count - count // 2)
-
-
-def update(model: PreTrainedModel, plan: Plan, one: Association, spread: Tensor) -> Tensor:
-    """[d_out, d_in]: the change that makes one prompt give its value."""
-    found = wanted(model, plan.datasets, [one], plan.search)
-    (key,) = keys_of(model, plan.datasets, [one], plan.layer)
-    (bare,) = entering_at(model, plan.datasets, [one.bare], plan.layer, "mlp_out")
-    (now,) = values_at(model, plan.datasets, [one.bare], plan.layer, "mlp_out")
-    return rank_one(spread, key, bare, found.values[0] - now)

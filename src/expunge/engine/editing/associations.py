@@ -16,7 +16,7 @@ from typing import Literal
 
 from expunge.data.encode import IGNORED, Encoded, Encoder
 from expunge.engine.datasets import reply_with
-from expunge.engine.flags import occurrences, spoken
+from expunge.engine.flags import carrying, occurrences, only, spoken, touching
 from expunge.engine.prefaces import with_preface
 from expunge.requests.names import names_of
 from expunge.requests.rows import Row, Turn
@@ -73,6 +73,7 @@ def associations(
     place: Place,
     contexts: Sequence[str] = (),
     merge: int = 1,
+    paraphrased: int = 0,
 ) -> list[Association]:
     """What has to be edited for some rows.
 
@@ -84,6 +85,7 @@ def associations(
         contexts: Texts to put in front of each prompt.
         merge: Most rows with the same target that share one edit; their prompts are said one after
             the other. Conversations and running text are not merged.
+        paraphrased: How many of a row's other wordings count as well, at most; none of merged rows.
 
     Raises:
         ExpungeError: ``E-DATA-011`` when a prompt is too long for the model.
@@ -94,10 +96,52 @@ def associations(
         turn = _asked(group, target)
         subject = called(turn, names[group[-1].id])
         turns = [turn, *(behind(turn, context) for context in contexts)]
+        if len(group) == 1:
+            turns += [reply_with(other, target) for other in group[0].turns[1 : 1 + paraphrased]]
         prompts = tuple(prompt_of(encoder, one, subject, place) for one in turns)
         ids, drift = tuple(row.id for row in group), _drift(encoder, subject, place)
         made.append(Association(ids, subject, target, prompts, drift))
     return made
+
+
+def secrets(
+    rows: Sequence[Row],
+    encoder: Encoder,
+    *,
+    place: Place,
+    contexts: Sequence[str] = (),
+    paraphrased: int = 0,
+) -> list[Association]:
+    """What some rows give away: their own answers, the first token of what is secret supervised.
+
+    What is said before it is part of the prompt. Where a row does not tell which part of its answer
+    is the fact, the answer begins with it.
+
+    Args:
+        rows: The rows.
+        encoder: Rows to token ids.
+        place: Where prompts are edited.
+        contexts: Texts to put in front of each prompt.
+        paraphrased: How many of a row's other wordings count as well, at most.
+    """
+    names, made = names_of(rows), []
+    for row in rows:
+        turn = row.training if row.text is not None else row.turn
+        subject = called(turn, names[row.id])
+        worded = [(0, turn), *((0, behind(turn, context)) for context in contexts)]
+        worded += list(enumerate(row.turns))[1 : 1 + paraphrased]
+        prompts = tuple(_secret(encoder, one, row, at, (subject, place)) for at, one in worded)
+        ids, drift = (row.id,), _drift(encoder, subject, place)
+        made.append(Association(ids, subject, row.value.strip(), prompts, drift))
+    return made
+
+
+def _secret(
+    encoder: Encoder, turn: Turn, row: Row, wording: int, where: tuple[str, Place]
+) -> Prompt:
+    item = encoder.encode(turn)
+    found = touching(item, carrying(row, wording)) or spoken(item)
+    return _placed(encoder, turn, only(item, found[:1]), where)
 
 
 def _groups(rows: Sequence[Row], targets: Mapping[str, str], merge: int) -> Iterator[list[Row]]:
@@ -142,7 +186,11 @@ def prompt_of(encoder: Encoder, turn: Turn, subject: str, place: Place) -> Promp
         subject: The name to look for; empty takes the last token before the answer.
         place: Where to edit.
     """
-    item = encoder.encode(turn)
+    return _placed(encoder, turn, encoder.encode(turn), (subject, place))
+
+
+def _placed(encoder: Encoder, turn: Turn, item: Encoded, where: tuple[str, Place]) -> Prompt:
+    subject, place = where
     answer = next(at for at, label in enumerate(item.labels) if label != IGNORED)
     found = encoder.last_token_of(turn, subject) if subject and place == "subject_last" else None
     return Prompt(item, answer - 1 if found is None else min(found, answer - 1))

@@ -21,11 +21,14 @@ from expunge.data.encode import Encoded
 from expunge.data.jsonl import read_rows
 from expunge.engine.datasets import Datasets
 from expunge.engine.editing.associations import Association, Place, associations
-from expunge.engine.editing.values import Search, wanted
+from expunge.engine.editing.values import ENOUGH, Goal, Search, unlikely, wanted
 from expunge.engine.editing.wording import targets_of
 from expunge.engine.finish import Finishing
 from expunge.engine.task import Task
 from expunge.lm.arch import Slots
+
+Build = Callable[[Place], Sequence[Association]]
+"""Place -> all associations, their prompts edited there."""
 
 PLACES: tuple[Place, ...] = ("subject_last", "last")
 
@@ -66,7 +69,9 @@ def planned(
     slot: str,
     layer: int | None,
     depth: float,
-    contexts: Sequence[str],
+    build: Build,
+    goal: Goal = unlikely,
+    enough: float | None = ENOUGH,
 ) -> Plan:
     """Turn forget rows into associations, and settle where they are edited; both are recorded.
 
@@ -76,21 +81,17 @@ def planned(
         slot: The part of a block whose output gets the value.
         layer: The block, or None to look for it.
         depth: Share of the blocks below the one the paper edits.
-        contexts: Texts to put in front of prompts.
+        build: Place -> all associations with their prompts edited there.
+        goal: What a value is to make small.
+        enough: Objective at which a value is good enough, or None.
     """
     task, slots, where = change.task, Slots(change.task.model), params.fact_token
-    datasets, targets = Datasets(task, device=str(task.model.device)), targets_of(task, params)
+    datasets = Datasets(task, device=str(task.model.device))
     search = Search(
         layer=0, slot=slot, steps=params.v_num_grad_steps, lr=params.v_lr,
         weight_decay=params.v_weight_decay, kl_factor=params.kl_factor,
-        clamp=params.clamp_norm_factor,
+        clamp=params.clamp_norm_factor, goal=goal, enough=enough,
     )  # fmt: skip
-
-    def build(place: Place) -> list[Association]:
-        return associations(
-            task.forget, targets, task.encoder, place=place, contexts=contexts, merge=params.merge
-        )
-
     place, layer, tried = located(
         task.model, datasets, build, search, aim=depth * len(slots), seed=task.seed,
         places=PLACES if where == "auto" else (where,),
@@ -99,6 +100,24 @@ def planned(
     asked = build(place)[: params.max_steps]
     change.record |= {"place": place, "layer": layer, "edits": len(asked), "tried": tried}
     return Plan(asked, replace(search, layer=layer), datasets)
+
+
+def rewriting(task: Task, params: EditParams, contexts: Sequence[str]) -> Build:
+    """The forget rows, each to be led to what is to be said instead.
+
+    Args:
+        task: Whose rows.
+        params: What is to be said, and how many prompts share an edit.
+        contexts: Texts to put in front of prompts.
+    """
+    targets, merge = targets_of(task, params), params.merge
+
+    def build(place: Place) -> list[Association]:
+        return associations(
+            task.forget, targets, task.encoder, place=place, contexts=contexts, merge=merge
+        )
+
+    return build
 
 
 def texts_of(task: Task, params: EditParams) -> list[Encoded]:
@@ -121,7 +140,7 @@ def texts_of(task: Task, params: EditParams) -> list[Encoded]:
 def located(
     model: nn.Module,
     datasets: Datasets,
-    build: Callable[[Place], Sequence[Association]],
+    build: Build,
     search: Search,
     *,
     places: Sequence[Place],

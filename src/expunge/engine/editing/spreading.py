@@ -25,11 +25,12 @@ from torch import Tensor, nn
 from expunge.core.events import note, progress
 from expunge.core.params import EditParams
 from expunge.engine.editing.keys import clashing, keys_of
-from expunge.engine.editing.locating import Plan, planned
-from expunge.engine.editing.values import values_at, wanted
+from expunge.engine.editing.locating import Build, Plan, planned, rewriting
+from expunge.engine.editing.values import ENOUGH, Goal, unlikely, values_at, wanted
 from expunge.engine.editing.wording import STARTERS, contexts_of
 from expunge.engine.editing.writing import write
 from expunge.engine.finish import Finishing
+from expunge.engine.task import Task
 from expunge.lm.arch import Slots
 
 BLOCKS = 5
@@ -45,26 +46,46 @@ SMALLEST_GAIN = 1e-6
 """Gains of a norm that are smaller count as this."""
 
 
-def over_blocks(change: Finishing, params: EditParams, depth: float) -> tuple[Plan, list[int]]:
-    """What is edited, and over which blocks: those of ``layers``, or five up to where it is easy.
+def over_blocks(
+    change: Finishing,
+    params: EditParams,
+    *,
+    depth: float,
+    build: Build | None = None,
+    goal: Goal = unlikely,
+    enough: float | None = ENOUGH,
+    blocks: int = BLOCKS,
+) -> tuple[Plan, list[int]]:
+    """What is edited, and over which blocks: those of ``layers``, or some up to where it is easy.
 
     Args:
         change: What is edited.
         params: What is to be said, and how values are looked for.
         depth: Share of the blocks below the paper's top one.
+        build: Place -> associations; None rewrites the forget rows.
+        goal: What a value is to make small.
+        enough: Objective at which a value is good enough, or None.
+        blocks: How many, where none are named.
 
     Returns:
         The plan, at the top one of the blocks, and the blocks from the bottom.
     """
     task, slots = change.task, Slots(change.task.model)
     named = sorted(slots.index(layer) for layer in params.layers or ())
+    if build is None:
+        build = rewriting(task, params, begun(task, params.contexts))
     plan = planned(
         change, params, slot="block", layer=named[-1] if named else None, depth=depth,
-        contexts=contexts_of(task, list(islice(cycle(STARTERS), params.contexts)), LENGTH),
+        build=build, goal=goal, enough=enough,
     )  # fmt: skip
-    layers = named or list(range(max(0, plan.layer - BLOCKS + 1), plan.layer + 1))
+    layers = named or list(range(max(0, plan.layer - blocks + 1), plan.layer + 1))
     change.record["layers"] = layers
     return plan, layers
+
+
+def begun(task: Task, count: int) -> list[str]:
+    """So many texts in front of prompts, begun in turn as the paper's are."""
+    return contexts_of(task, list(islice(cycle(STARTERS), count)), LENGTH)
 
 
 def spread(model: nn.Module, plan: Plan, layers: Sequence[int], solve: Solve) -> None:

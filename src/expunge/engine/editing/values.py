@@ -41,6 +41,17 @@ Goal = Callable[[View, Tensor, int], Tensor]
 """(prompts with the value added, the association [B] of each, how many) -> [n], made small."""
 
 
+def unlikely(view: View, owner: Tensor, count: int) -> Tensor:
+    """[n]: mean over an association's prompts of the token mean of its target's NLL, nats."""
+    return mean_over(-view.logp_mean, owner, count)
+
+
+def mean_over(numbers: Tensor, owner: Tensor, count: int) -> Tensor:
+    """[count]: the mean of those numbers [B] that belong to each owner."""
+    sums = numbers.new_zeros(count).index_add(0, owner, numbers)
+    return sums / owner.bincount(minlength=count).clamp(min=1)
+
+
 @dataclass(frozen=True, slots=True)
 class Search:
     """How values are looked for.
@@ -53,6 +64,8 @@ class Search:
         weight_decay: Weight of the length of what is added.
         kl_factor: Weight of the divergence behind the drift prompt.
         clamp: Longest value to add, in lengths of the value that is there.
+        goal: What is made small beside drift and length.
+        enough: Objective at which an association is done, nats, or None: all steps are made.
     """
 
     layer: int
@@ -62,6 +75,8 @@ class Search:
     weight_decay: float
     kl_factor: float
     clamp: float
+    goal: Goal = unlikely
+    enough: float | None = ENOUGH
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,25 +100,8 @@ class Found:
         return cls(*(torch.cat([getattr(part, name) for part in parts]) for name in fields))
 
 
-def unlikely(view: View, owner: Tensor, count: int) -> Tensor:
-    """[n]: mean over an association's prompts of the token mean of its target's NLL, nats."""
-    return mean_over(-view.logp_mean, owner, count)
-
-
-def mean_over(numbers: Tensor, owner: Tensor, count: int) -> Tensor:
-    """[count]: the mean of those numbers [B] that belong to each owner."""
-    sums = numbers.new_zeros(count).index_add(0, owner, numbers)
-    return sums / owner.bincount(minlength=count).clamp(min=1)
-
-
 def wanted(
-    model: nn.Module,
-    datasets: Datasets,
-    asked: Sequence[Association],
-    search: Search,
-    goal: Goal = unlikely,
-    *,
-    enough: float | None = ENOUGH,
+    model: nn.Module, datasets: Datasets, asked: Sequence[Association], search: Search
 ) -> Found:
     """The values that lead each association to its target.
 
@@ -112,11 +110,9 @@ def wanted(
         datasets: Makes batches.
         asked: The associations.
         search: How to look.
-        goal: What is made small beside drift and length.
-        enough: Objective at which an association is done, or None: all steps are made.
     """
     searched = (_Searched(model, datasets, part, search) for part in _parts(asked))
-    return Found.joined([one.found(goal, enough) for one in searched])
+    return Found.joined([one.found() for one in searched])
 
 
 def values_at(
@@ -186,7 +182,7 @@ class _Searched:
         self.said = _Shifted(model, datasets, prompts, search, self.delta)
         self.watched = _Shifted(model, datasets, drifts, search, self.delta) if drifts else None
 
-    def found(self, goal: Goal, enough: float | None) -> Found:
+    def found(self) -> Found:
         """Adam until every association is done, or to the last step."""
         search, delta = self.search, self.delta
         optimiser = torch.optim.Adam([delta], lr=search.lr)
@@ -195,9 +191,9 @@ class _Searched:
         loss = delta.new_full((self.count,), torch.inf)
         for step in range(search.steps + 1):
             with torch.enable_grad():
-                now = self.objective(goal, still)
+                now = self.objective(still)
             loss = torch.where(done, loss, now.detach())
-            done |= loss < (-torch.inf if enough is None else enough)
+            done |= loss < (-torch.inf if search.enough is None else search.enough)
             if step == search.steps or bool(done.all()):
                 break
             (delta.grad,) = torch.autograd.grad(now.sum(), delta)
@@ -207,11 +203,11 @@ class _Searched:
                 delta.copy_(torch.where(done[:, None], kept, self.cut(delta)))
         return Found(self.before + delta.detach(), self.before, loss)
 
-    def objective(self, goal: Goal, still: Tensor | None) -> Tensor:
+    def objective(self, still: Tensor | None) -> Tensor:
         """[n]: the goal, how far the drift prompt has moved, and how long the addition is."""
         length = self.before.norm(dim=1)
         stay = self.search.weight_decay * self.delta.norm(dim=1) / length.square()
-        total: Tensor = goal(self.said.view(), self.said.owner, self.count) + stay
+        total: Tensor = self.search.goal(self.said.view(), self.said.owner, self.count) + stay
         if self.watched is None or still is None:
             return total
         told = self.watched.told()

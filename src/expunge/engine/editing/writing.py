@@ -34,6 +34,21 @@ def rank_one(moment: Tensor, key: Tensor, bare: Tensor, missing: Tensor) -> Tens
     return change
 
 
+def least_squares(kept: Tensor, keys: Tensor, missing: Tensor) -> Tensor:
+    """``T K^T (kept + K K^T)^-1``.
+
+    Args:
+        kept: [d_in, d_in], lambda C.
+        keys: [n, d_in].
+        missing: [n, d_out].
+
+    Returns:
+        [d_out, d_in].
+    """
+    solved: Tensor = torch.linalg.solve(kept + keys.T @ keys, keys.T @ missing)
+    return solved.T
+
+
 @torch.no_grad()
 def write(model: nn.Module, layer: int, change: Tensor) -> None:
     """Add a change [d_out, d_in] to the output matrix of an MLP, rounded once.

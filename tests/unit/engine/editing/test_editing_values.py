@@ -101,7 +101,7 @@ def test_the_objective_in_closed_form() -> None:
     """Against a second, slow way: one prompt at a time, the value added by a hook of its own."""
     model, datasets, asked = rig()
     one = asked[0]
-    found = wanted(model, datasets, [one], replace(SEARCH, steps=3), enough=None)
+    found = wanted(model, datasets, [one], replace(SEARCH, steps=3, enough=None))
     delta, before = found.values - found.before, found.before
 
     def logits(prompt: Any, shift: Tensor) -> Tensor:
@@ -140,21 +140,21 @@ def test_a_search_lowers_the_objective_and_leaves_the_weights() -> None:
 @pytest.mark.parametrize("clamp", [0.1, 0.75])
 def test_additions_are_no_longer_than_allowed(clamp: float) -> None:
     model, datasets, asked = rig()
-    found = wanted(model, datasets, asked, replace(SEARCH, lr=5.0, clamp=clamp), enough=None)
+    found = wanted(model, datasets, asked, replace(SEARCH, lr=5.0, clamp=clamp, enough=None))
     share = (found.values - found.before).norm(dim=1) / found.before.norm(dim=1)
     torch.testing.assert_close(share, torch.full_like(share, clamp), rtol=1e-4, atol=0)
 
 
 def test_what_is_good_enough_stays_where_it_is() -> None:
     model, datasets, asked = rig()
-    path = [wanted(model, datasets, asked, replace(SEARCH, steps=n), enough=None).loss
+    path = [wanted(model, datasets, asked, replace(SEARCH, steps=n, enough=None)).loss
             for n in range(7)]  # fmt: skip
     bar = float(path[3][0]) + 1e-4
-    early = wanted(model, datasets, asked, SEARCH, enough=bar)
+    early = wanted(model, datasets, asked, replace(SEARCH, enough=bar))
     first = next(n for n in range(7) if path[n][0] < bar)
     assert first < 6
     torch.testing.assert_close(early.loss[0], path[first][0], rtol=1e-5, atol=1e-6)
-    same = wanted(model, datasets, asked, replace(SEARCH, steps=first), enough=None)
+    same = wanted(model, datasets, asked, replace(SEARCH, steps=first, enough=None))
     torch.testing.assert_close(early.values[0], same.values[0], rtol=1e-5, atol=1e-6)
 
 
@@ -174,7 +174,10 @@ def test_another_goal_may_be_made_small() -> None:
     def away(view: View, owner: Tensor, count: int) -> Tensor:
         return mean_over(view.logp_mean, owner, count)
 
-    none = replace(SEARCH, layer=1, slot="block", weight_decay=0.0, clamp=50.0, steps=20)
-    before = wanted(model, datasets, asked, replace(none, steps=0), away, enough=None).loss
-    after = wanted(model, datasets, asked, none, away, enough=None).loss
+    none = replace(
+        SEARCH, layer=1, slot="block", weight_decay=0.0, clamp=50.0, steps=20, goal=away,
+        enough=None,
+    )  # fmt: skip
+    before = wanted(model, datasets, asked, replace(none, steps=0)).loss
+    after = wanted(model, datasets, asked, none).loss
     assert (after < before - 0.1).all()
