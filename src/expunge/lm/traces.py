@@ -11,7 +11,7 @@ Reference: Intrinsic Evaluation of Unlearning Using Parametric Knowledge Traces 
 import copy
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -85,6 +85,23 @@ def value_vector(model: nn.Module, trace: Trace) -> Tensor:
             "Give the place of the concept in this model, or have it searched for.",
         )
     return vectors[trace.dim]
+
+
+def entries_of(model: nn.Module, trace: Trace) -> tuple[str, Tensor]:
+    """The matrix a value vector stands in, by the name of its weight, and which entries are its.
+
+    Args:
+        model: A model without adapters.
+        trace: Which vector.
+
+    Returns:
+        The name, and bool of the shape of the weight.
+    """
+    slots = Slots(model)
+    module: Any = slots.module(trace.layer, "mlp_out")
+    entries = torch.zeros_like(module.weight, dtype=torch.bool)
+    (entries if isinstance(module, Conv1D) else entries.T)[trace.dim] = True
+    return f"{slots.names(trace.layer, 'mlp_out')[0]}.weight", entries
 
 
 def top_tokens(model: nn.Module, vector: Tensor, count: int) -> list[int]:
