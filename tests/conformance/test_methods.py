@@ -38,6 +38,8 @@ def test_no_two_methods_are_the_same_by_another_name() -> None:
         "declined",
         "cleaned",
         "nearest",
+        "trace",
+        "reasoning",
     )
     for name in named:
         ids = torch.randint(3, 8, (4, 9), generator=draw)
