@@ -66,7 +66,7 @@ def page(record: Mapping[str, Any]) -> str:
         "## What is inferred",
         "",
         "Of these the paper or its code leaves parts open, or only a summary was read; each page "
-        f"under [reference](../reference/methods/README.md) says which: {names}.",
+        f"under [reference](../reference/README.md) says which: {names}.",
     ]
     return "\n".join(lines) + "\n"
 
