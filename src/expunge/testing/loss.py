@@ -37,6 +37,7 @@ def objective(
     anchor: Callable[..., Any] | None = None,
     *,
     state: dict[str, Any] | None = None,
+    tensors: dict[str, Tensor] | None = None,
     **params: Any,
 ) -> Objective:
     """Evaluate a gradient method once and leave the gradient on the model.
@@ -49,6 +50,7 @@ def objective(
             and so on by default). A retain term without a ``retain`` view is left out.
         anchor: The frozen model, for methods that compare with one.
         state: The method's state over a run, as its `prepare` leaves it; None is an empty one.
+        tensors: What of that state are tensors, likewise.
         **params: Parameters of the method.
 
     Raises:
@@ -58,7 +60,7 @@ def objective(
     frozen = None if anchor is None else (lambda: Frozen(anchor))
     source = Live(model)
     made = {name: View(_inputs(tensors), source, frozen) for name, tensors in views.items()}
-    step = Step(made, state=state)
+    step = Step(made, state=state, tensors=tensors)
     weights = method.weights
     terms: dict[str, Tensor] = {}
     for name, term in method.terms.items():

@@ -128,7 +128,7 @@ def _check_objective(method_id: str) -> None:
     made = {name: datasets.inputs(name, draw) for name in method.views}
     views = {name: _tensors(inputs) for name, inputs in made.items() if inputs is not None}
     objective(
-        method_id, task.model, views, anchor=task.model, state=task.state,
+        method_id, task.model, views, anchor=task.model, state=task.state, tensors=task.tensors,
         retain_weight=method.params.retain_weight,
     )  # fmt: skip
     for name, parameter in task.model.named_parameters():
