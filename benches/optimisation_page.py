@@ -55,11 +55,16 @@ def page(record: Mapping[str, Any]) -> str:
         here = [line for line in record["lines"] if line["site"] == where]
         if here:
             lines += ["", f"## {title}", "", *table(here, columns)]
+        else:
+            lines += ["", f"## {title}", "", "Not run for this page."]
     studies = json.loads(STUDIES.read_text()) if STUDIES.is_file() else {"studies": []}
     for study in studies["studies"]:
         lines += ["", f"## {study['title']}", "", study["asked"], "", *rows_of(study), ""]
         lines.append(f"**{'Shows' if study['shows'] else 'Does not show'}**: {study['found']}")
-    inferred = [card for card in methods.cards() if card.maturity == "paper"]
+    if studies.get("left"):
+        lines += ["", f"Studies not run for this page: {', '.join(studies['left'])}."]
+    shown = {part for line in record["lines"] for part in line["name"].split(" + ")}
+    inferred = [c for c in methods.cards() if c.maturity == "paper" and c.id in shown]
     names = ", ".join(f"`{card.id}`" for card in inferred)
     lines += [
         "",

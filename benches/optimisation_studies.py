@@ -451,6 +451,7 @@ def main() -> None:
             "command": "python benches/optimisation_studies.py",
             "versions": packages | {"python": platform.python_version()},
             "studies": [known[id] for id in STUDIES if id in known],
+            "left": [id for id in STUDIES if id not in known],
         }
         RECORD.write_text(json.dumps(made, indent=1) + "\n")
     write_page(lines_stored())

@@ -10,7 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from expunge.core.params import GradientParams, param
+from expunge.core.families import GradientParams
+from expunge.core.params import param
 from expunge.engine.datasets import Datasets
 from expunge.engine.finish import Finishing
 from expunge.engine.runtime import Attached, Part

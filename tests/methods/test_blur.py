@@ -10,7 +10,7 @@ import torch
 from hidden_views import Held, held_view
 from tiny_rig import exact, facts, knowing, saved
 
-from expunge.core.params import GradientParams
+from expunge.core.families import GradientParams
 from expunge.core.registry import methods
 from expunge.engine import steering
 from expunge.engine.change import load_change

@@ -11,7 +11,7 @@ import torch
 
 from expunge.core.errors import ExpungeError
 from expunge.core.events import Event, listening
-from expunge.core.params import GradientParams
+from expunge.core.families import GradientParams
 from expunge.core.registry import methods
 from expunge.engine.change import load_change, read_manifest
 from expunge.engine.datasets import Datasets

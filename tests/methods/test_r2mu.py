@@ -201,5 +201,6 @@ def test_thought_and_answer_are_forgotten_and_reasoning_elsewhere_stays(tmp_path
 
 def test_defaults_are_the_papers() -> None:
     params = settings()
+    assert params.retain_weight == 1.5
     assert (params.steering, params.trace_tokens, params.trace_written) == (6.5, 100, 512)
     assert (params.reasoning_tokens, params.reasoning_weight, params.trace_weight) == (150, 1, 1)

@@ -11,12 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from expunge.core.errors import ExpungeError
-from expunge.core.params import EditParams, GradientParams, describe, param
+from expunge.core.families import FAMILIES
+from expunge.core.params import describe, param
 
 MATURITIES = ("paper", "beta", "stable")
-
-SHARED = {family.__name__: family for family in (GradientParams, EditParams)}
-"""What the ``Params`` of a method may inherit from."""
 
 _TEXTS = ("id", "kind", "summary", "paper", "access", "cost", "maturity")
 _FORMULA = re.compile(r"^(?:Objective|Definition)(?: \(([^)]*)\))?:(.*)$", re.MULTILINE)
@@ -185,9 +183,9 @@ def _params(tree: ast.Module, path: Path) -> dict[str, dict[str, Any]]:
 def _fields(node: ast.ClassDef, path: Path) -> dict[str, dict[str, Any]]:
     found: dict[str, dict[str, Any]] = {}
     for base in map(ast.unparse, node.bases):
-        family = SHARED.get(base.split(".")[-1])
+        family = FAMILIES.get(base.split(".")[-1])
         if family is None:
-            known = " or ".join(SHARED)
+            known = " or ".join(FAMILIES)
             raise _broken(path, f"Params may inherit from {known} only, not {base}")
         found |= describe(family)
     for statement in node.body:

@@ -7,7 +7,7 @@ from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from expunge.core.errors import ExpungeError
-from expunge.core.params import GradientParams
+from expunge.core.families import GradientParams
 from expunge.core.rng import derive
 from expunge.engine.slots.mask import Mask
 from expunge.lm.arch import Slots

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from expunge.core.params import GradientParams
+from expunge.core.families import GradientParams
 from expunge.core.rng import generator
 from expunge.data.encode import Encoded
 from expunge.engine.datasets import Datasets

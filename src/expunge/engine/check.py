@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from expunge.core.errors import ExpungeError, Problems, nearest
-from expunge.core.params import GradientParams
+from expunge.core.families import GradientParams
 from expunge.core.registry import methods
 from expunge.data.encode import Encoded, Encoder
 from expunge.data.jsonl import read_rows

@@ -11,7 +11,7 @@ from types import ModuleType
 from torch import Tensor
 
 from expunge.core.errors import ExpungeError
-from expunge.core.params import GradientParams
+from expunge.core.families import GradientParams
 from expunge.engine.slots.mask import Mask
 from expunge.engine.world import sharding
 from expunge.lm.folder import Folder

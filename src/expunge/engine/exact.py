@@ -6,7 +6,7 @@ from typing import Any
 
 from expunge.core.errors import ExpungeError
 from expunge.core.events import note
-from expunge.core.params import GradientParams
+from expunge.core.families import GradientParams
 from expunge.core.registry import methods
 from expunge.engine.plan import Plan
 from expunge.engine.slots.sample import content_key

@@ -7,7 +7,7 @@ from types import ModuleType
 from typing import Any, cast
 
 from expunge.core.errors import ExpungeError, raise_all
-from expunge.core.params import GradientParams
+from expunge.core.families import GradientParams
 from expunge.engine.mean import Mean
 from expunge.engine.slots import combine, mask, retain, sample, select, stop
 from expunge.engine.step import Step

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from expunge.core.canonical import digest
-from expunge.core.params import GradientParams
+from expunge.core.families import GradientParams
 from expunge.engine.levels import StopAt
 from expunge.engine.wrappers import Wrapped
 from expunge.lm.folder import Folder

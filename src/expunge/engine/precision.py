@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from expunge.core.params import GradientParams
+from expunge.core.families import GradientParams
 from expunge.lm.arch import base_of
 
 Masters = dict[nn.Parameter, Tensor]

@@ -8,7 +8,8 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
 
-from expunge.core.params import GradientParams, describe
+from expunge.core.families import GradientParams
+from expunge.core.params import describe
 
 NOTHING: Mapping[str, Any] = MappingProxyType({})
 

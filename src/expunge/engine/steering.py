@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.linalg import vector_norm
 
-from expunge.core.params import GradientParams
+from expunge.core.families import GradientParams
 from expunge.core.rng import derive, generator
 from expunge.data.encode import Encoded
 from expunge.engine.datasets import Datasets, wordings_of

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from expunge.core.params import GradientParams
+from expunge.core.families import GradientParams
 from expunge.data.encode import Encoder
 from expunge.requests.rows import Row, Turn
 

@@ -11,7 +11,7 @@ from math import ceil
 
 import numpy as np
 
-from expunge.core.params import GradientParams
+from expunge.core.families import GradientParams
 from expunge.core.registry import methods
 from expunge.data.encode import Encoded
 from expunge.engine.estimate import VALUE, Pass, Size, Work, adapter_weights, size_of

@@ -84,6 +84,26 @@ def forward_to(model: nn.Module, layer: int, **inputs: Any) -> Tensor:
     return forward_through(model, [layer], **inputs)[layer]
 
 
+def forward_within(
+    model: nn.Module, layer: int, slot: str, *, entering: bool = False, **inputs: Any
+) -> Tensor:
+    """Run a model up to one block and no further, and look at a part of it.
+
+    Args:
+        model: A causal language model.
+        layer: Block number, negative from the top.
+        slot: Which part, see `expunge.lm.arch.Slots.module`.
+        entering: Give what goes into the part instead of what comes out.
+        **inputs: Arguments of the model's forward.
+
+    Returns:
+        [B, T, d], with its gradient graph.
+    """
+    with capture(model, [layer], slot, entering=entering) as seen:
+        forward_to(model, layer, **inputs)
+    return seen[layer]
+
+
 def forward_through(model: nn.Module, layers: Sequence[int], **inputs: Any) -> dict[int, Tensor]:
     """Run a model up to the deepest of some blocks and no further.
 

@@ -34,7 +34,8 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from expunge.core.errors import ExpungeError
-from expunge.core.params import EditParams, param
+from expunge.core.families import EditParams
+from expunge.core.params import param
 from expunge.engine.editing.keys import moment
 from expunge.engine.editing.locating import texts_of
 from expunge.engine.editing.spreading import over_blocks, spread
@@ -67,15 +68,6 @@ KEYS = "keys.safetensors"
 class Params(EditParams):
     """The shared parameters of editing, the blocks, and what counts as the null space."""
 
-    layers: tuple[int, ...] | None = param(
-        None,
-        help="blocks that are edited, negative from the top; none takes the five up to the one "
-        "where values are found most easily",
-        paper=[4, 5, 6, 7, 8],
-    )
-    clamp_norm_factor: float = param(
-        0.75, help="longest addition to a value, in lengths of the value", paper=0.75, low=0.0
-    )
     nullspace: Literal["energy", "absolute"] = param(
         "energy",
         help="which directions are null: those that hold a share of all energy, or those whose "

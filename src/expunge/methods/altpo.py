@@ -25,7 +25,8 @@ from typing import Literal
 
 from torch.nn.functional import logsigmoid
 
-from expunge.core.params import GradientParams, param
+from expunge.core.families import GradientParams
+from expunge.core.params import param
 from expunge.engine.alternates import alternates_of, said_instead
 from expunge.engine.made import made_once
 from expunge.engine.mean import Mean, mean_of

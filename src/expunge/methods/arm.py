@@ -26,7 +26,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from expunge.core.params import GradientParams, param
+from expunge.core.families import SteeringParams
+from expunge.core.params import param
 from expunge.engine.mean import Mean
 from expunge.engine.misdirection import lengths, mask, retain, steered
 from expunge.engine.steering import (
@@ -60,22 +61,12 @@ NORMS = "arm.norms"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Params(GradientParams):
+class Params(SteeringParams):
     """The shared parameters, the block, and how many times its activations' length to push."""
 
-    retain_term: str = param(
-        "mse",
-        help="what keeps the rest; mse compares the steered block, unless mse_layer is given",
-        paper="mse",
-        choices=("none", "nll", "kl", "mse"),
-    )
     retain_weight: float = param(
         30.0, help="weight of the retain term (alpha)", paper=1200, low=0.0
     )
-    lr: float | Literal["auto"] = param(
-        "auto", help="learning rate; auto picks it by size", paper=5e-5, low=0.0
-    )
-    batch_size: int = param(16, help="forget rows of each part of a step", paper=4, low=1)
     max_steps: int | None = param(
         None, help="most optimiser steps; none leaves it to epochs", paper=500, low=1
     )
@@ -94,13 +85,6 @@ class Params(GradientParams):
         paper="first_batch",
         choices=("frozen_per_sample", "first_batch"),
     )
-    positions: Literal["all", "answer"] = param(
-        "all",
-        help="which positions of forget rows are pushed: all, or those that predict the answer",
-        paper="all",
-        choices=("all", "answer"),
-    )
-    include_bos: bool = param(False, help="push the first position of a row as well", paper=True)
 
 
 def prepare(task: Task, params: Params) -> None:

@@ -36,7 +36,8 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 
-from expunge.core.params import GradientParams, param
+from expunge.core.families import GradientParams
+from expunge.core.params import param
 from expunge.engine.attention import query_and_key_only
 from expunge.engine.datasets import Datasets
 from expunge.engine.importance import (

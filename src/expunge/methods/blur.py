@@ -33,7 +33,8 @@ from typing import Any, Literal
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from expunge.core.params import GradientParams, param
+from expunge.core.families import GradientParams
+from expunge.core.params import param
 from expunge.engine import misdirection
 from expunge.engine.mean import Mean
 from expunge.engine.preference import row_preference

@@ -25,7 +25,8 @@ import torch
 from torch.nn import functional
 from transformers import PreTrainedModel
 
-from expunge.core.params import EditParams, param
+from expunge.core.families import GradientParams
+from expunge.core.params import param
 from expunge.engine.editing.concepts import TOP, disturb, traces_of
 from expunge.engine.finish import Finishing
 from expunge.engine.slots.mask import Mask, mlp_outputs_only
@@ -52,9 +53,11 @@ TOLD = ("cosine", "distance", "jaccard")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Params(EditParams):
+class Params(GradientParams):
     """Which vectors, and what becomes of them."""
 
+    retain_term: str = param("none", help="nothing is trained", paper="none", choices=("none",))
+    max_steps: int | None = param(None, help="most vectors; none takes all", low=1)
     vectors: tuple[str, ...] | None = param(
         None, help="layer:dim of each; none takes those of the rows, or looks for them"
     )

@@ -39,7 +39,8 @@ import torch
 from torch import Tensor
 
 from expunge.core.events import progress
-from expunge.core.params import GradientParams, param
+from expunge.core.families import GradientParams
+from expunge.core.params import param
 from expunge.core.rng import generator
 from expunge.data.encode import Encoded
 from expunge.engine.attribution import Linearised, Sketch

@@ -43,7 +43,8 @@ from typing import Any, Literal
 
 from torch.nn.functional import cross_entropy, kl_div, log_softmax
 
-from expunge.core.params import GradientParams, param
+from expunge.core.families import GradientParams
+from expunge.core.params import param
 from expunge.core.rng import generator
 from expunge.data.encode import IGNORED, Encoded
 from expunge.engine.datasets import Datasets, wordings_of

@@ -38,7 +38,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from expunge.core.params import GradientParams, param
+from expunge.core.families import GradientParams
+from expunge.core.params import param
 from expunge.core.rng import generator
 from expunge.data.encode import Encoded, by_length
 from expunge.engine.datasets import Datasets, wordings_of

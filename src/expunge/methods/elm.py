@@ -33,7 +33,8 @@ from torch.nn.functional import cross_entropy, log_softmax
 from transformers import PreTrainedModel
 
 from expunge.core.errors import ExpungeError
-from expunge.core.params import GradientParams, param
+from expunge.core.families import GradientParams
+from expunge.core.params import param
 from expunge.engine.datasets import reply_with
 from expunge.engine.digressions import EXPERT, NOVICE, digressions_of, subjects_of
 from expunge.engine.made import made_once

@@ -43,7 +43,8 @@ from torch import Tensor, nn
 
 from expunge.core.errors import ExpungeError
 from expunge.core.events import progress
-from expunge.core.params import GradientParams, param
+from expunge.core.families import GradientParams
+from expunge.core.params import param
 from expunge.core.rng import generator
 from expunge.data.encode import Encoded
 from expunge.engine.datasets import Datasets

@@ -39,7 +39,8 @@ from torch.nn.functional import cross_entropy
 from transformers import PreTrainedModel
 
 from expunge.core.errors import ExpungeError
-from expunge.core.params import GradientParams, param
+from expunge.core.families import GradientParams
+from expunge.core.params import param
 from expunge.core.rng import generator
 from expunge.engine.continual import Document, Memory, importances, layer_effects, own_wordings
 from expunge.engine.mean import Mean, mean_of

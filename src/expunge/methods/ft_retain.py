@@ -17,7 +17,8 @@ Departs from the paper:
 
 from dataclasses import dataclass
 
-from expunge.core.params import GradientParams, param
+from expunge.core.families import GradientParams
+from expunge.core.params import param
 from expunge.engine.step import Step
 
 CARD = {

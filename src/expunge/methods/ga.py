@@ -14,13 +14,12 @@ Departs from the paper:
     guess among all tokens (``max_forget_nll``). With both off, the number of steps is all there is.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from expunge.core.params import GradientParams, param
+from expunge.core.families import GradientParams
+from expunge.core.params import param
 from expunge.engine.mean import Mean
-from expunge.engine.slots.stop import Measured
 from expunge.engine.step import Step
 
 CARD = {
@@ -59,8 +58,5 @@ def forget(step: Step, params: Params) -> Mean:
     return -step.forget.nll
 
 
-def stop(history: Sequence[Measured], params: Params) -> bool:
-    """Whether the forget answers are as unlikely as was asked for, or as a guess."""
-    now, limit = history[-1], params.max_forget_nll
-    reached = now.guessing if limit == "auto" else limit
-    return reached is not None and now.forget_nll >= reached
+stop = "guess"
+"""The run ends where the forget answers are as unlikely as was asked for, or as a guess."""

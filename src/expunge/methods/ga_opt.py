@@ -28,7 +28,8 @@ from typing import Literal
 import torch
 
 from expunge.core.errors import ExpungeError
-from expunge.core.params import GradientParams, param
+from expunge.core.families import GradientParams
+from expunge.core.params import param
 from expunge.core.rng import generator
 from expunge.engine import three_terms
 from expunge.engine.mean import Mean, mean_of

@@ -17,7 +17,8 @@ unlearning in Editing as Unlearning: Are Knowledge Editing Methods Strong Baseli
 Unlearning?, 2025.
 
 Departs from the paper:
-    Its code looks only at the last position of a pass, and tells two targets apart by the mean of
+    Its code looks only at the last position of a pass, can put a value at every position of a
+    prompt as well (that is left out), and tells two targets apart by the mean of
     their token ids; here targets are compared token by token. ``radius=auto`` is half of the
     smallest distance between the key of a prompt to be forgotten and one of a prompt to be kept
     (INFERRED): the paper's 1.0 means another thing in every model. In models of few blocks the
@@ -37,7 +38,8 @@ from transformers import PreTrainedModel
 
 from expunge.core.errors import ExpungeError
 from expunge.core.events import progress
-from expunge.core.params import EditParams, param
+from expunge.core.families import RewriteParams
+from expunge.core.params import param
 from expunge.core.rng import derive
 from expunge.engine.datasets import Datasets
 from expunge.engine.editing.associations import Association, associations
@@ -76,7 +78,7 @@ BATCH = 64
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Params(EditParams):
+class Params(RewriteParams):
     """The shared parameters of editing, and those of the codebook."""
 
     layer: int | None = param(

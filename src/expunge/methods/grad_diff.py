@@ -15,7 +15,7 @@ Departs from the paper:
 
 from dataclasses import dataclass
 
-from expunge.core.params import GradientParams
+from expunge.core.families import GradientParams
 from expunge.engine.mean import Mean
 from expunge.engine.step import Step
 

@@ -40,7 +40,8 @@ from torch import Tensor
 from torch.nn.functional import huber_loss, log_softmax
 
 from expunge.core.errors import ExpungeError
-from expunge.core.params import GradientParams, param
+from expunge.core.families import GradientParams
+from expunge.core.params import param
 from expunge.engine.digressions import subjects_of
 from expunge.engine.instructed import (
     ANSWER,

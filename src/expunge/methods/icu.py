@@ -38,7 +38,8 @@ from torch import Tensor
 from torch.nn.functional import log_softmax
 
 from expunge.core.errors import ExpungeError
-from expunge.core.params import GradientParams, param
+from expunge.core.families import GradientParams
+from expunge.core.params import param
 from expunge.data.jsonl import read_rows
 from expunge.engine.datasets import wordings_of
 from expunge.engine.made import made_once

@@ -26,7 +26,8 @@ from dataclasses import dataclass
 
 from torch.nn.functional import logsigmoid
 
-from expunge.core.params import GradientParams, param
+from expunge.core.families import GradientParams
+from expunge.core.params import param
 from expunge.engine.alternates import said_instead
 from expunge.engine.mean import Mean, mean_of
 from expunge.engine.slots import retain as shared

@@ -16,7 +16,8 @@ Departs from the paper:
 
 from dataclasses import dataclass, replace
 
-from expunge.core.params import GradientParams, param
+from expunge.core.families import GradientParams
+from expunge.core.params import param
 from expunge.engine.datasets import REFUSAL
 from expunge.engine.mean import Mean
 from expunge.engine.slots import retain as shared

@@ -38,7 +38,8 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from expunge.core.events import progress
-from expunge.core.params import EditParams, param
+from expunge.core.families import EditParams
+from expunge.core.params import param
 from expunge.engine import rates
 from expunge.engine.alternates import alternates_of
 from expunge.engine.editing.associations import Association, Place, associations, secrets
@@ -98,6 +99,10 @@ class Params(EditParams):
         choices=("rome", "memit", "ft"),
     )
     rephrase: bool = param(False, help="defend the rows' other wordings, too (input rephrasing)")
+    target: Literal["text"] = param(
+        "text", help="objective=empty says this; no other objective has one", choices=("text",)
+    )
+    merge: int = param(1, help="answers are hidden one by one", low=1, high=1)
     k: int = param(4, help="candidates at either end the answer is kept out of", paper=4, low=1)
     defended: tuple[int, ...] | None = param(
         None,
@@ -110,13 +115,6 @@ class Params(EditParams):
         help="edited block, the top one of memit's three; negative from the top; none takes the "
         "one where values are found most easily",
         paper=[6, 7, 17],
-    )
-    clamp_norm_factor: float = param(
-        0.75,
-        help="longest addition to a value, in lengths of the value; editor=rome takes 4 in the "
-        "paper",
-        paper=[4, 0.75],
-        low=0.0,
     )
     contexts: int = param(
         10, help="texts of the model that each prompt is put behind as well", paper=10, low=0

@@ -42,7 +42,8 @@ from transformers import PreTrainedModel
 
 from expunge.core.errors import ExpungeError
 from expunge.core.events import note
-from expunge.core.params import GradientParams, param
+from expunge.core.families import GradientParams
+from expunge.core.params import param
 from expunge.data.encode import Encoded, by_length
 from expunge.engine.datasets import Datasets
 from expunge.engine.known import known_items

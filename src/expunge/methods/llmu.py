@@ -21,7 +21,8 @@ Departs from the paper:
 from dataclasses import dataclass
 from typing import Literal
 
-from expunge.core.params import GradientParams, param
+from expunge.core.families import GradientParams
+from expunge.core.params import param
 from expunge.engine.task import Task
 from expunge.engine.three_terms import away, elsewhere, random_answers, too_unlikely
 

@@ -23,7 +23,8 @@ from typing import Literal
 
 from transformers import PreTrainedModel
 
-from expunge.core.params import EditParams, param
+from expunge.core.families import EditParams
+from expunge.core.params import param
 from expunge.engine.editing.editors import all_at_once
 from expunge.engine.editing.spreading import over_blocks
 from expunge.engine.finish import Finishing
@@ -53,15 +54,6 @@ DEPTH = 8 / 32
 class Params(EditParams):
     """The shared parameters of editing, the blocks, and how much other keys weigh."""
 
-    layers: tuple[int, ...] | None = param(
-        None,
-        help="blocks that are edited, negative from the top; none takes the five up to the one "
-        "where values are found most easily",
-        paper=[4, 5, 6, 7, 8],
-    )
-    clamp_norm_factor: float = param(
-        0.75, help="longest addition to a value, in lengths of the value", paper=0.75, low=0.0
-    )
     mom2_update_weight: float | Literal["auto"] = param(
         "auto",
         help="weight of the second moment (lambda); auto: 15000, or half the number of edits for "

@@ -34,7 +34,8 @@ import numpy
 from torch.nn.functional import kl_div, log_softmax
 
 from expunge.core.errors import ExpungeError
-from expunge.core.params import GradientParams, param
+from expunge.core.families import GradientParams
+from expunge.core.params import param
 from expunge.core.rng import generator
 from expunge.engine.alternates import Origin, alternates_of, said_instead
 from expunge.engine.datasets import reply_with

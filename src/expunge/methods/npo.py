@@ -27,7 +27,8 @@ Departs from the paper:
 from dataclasses import dataclass
 from typing import Literal
 
-from expunge.core.params import GradientParams, param
+from expunge.core.families import GradientParams
+from expunge.core.params import param
 from expunge.engine.mean import Mean, mean_of
 from expunge.engine.preference import preference, row_preference
 from expunge.engine.step import Step

@@ -30,7 +30,8 @@ import torch
 from torch import Tensor
 
 from expunge.core.errors import ExpungeError
-from expunge.core.params import GradientParams, param
+from expunge.core.families import GradientParams
+from expunge.core.params import param
 from expunge.data.jsonl import read_rows
 from expunge.engine.apart import rows_apart, value_and_gradient
 from expunge.engine.made import made_once

@@ -28,7 +28,8 @@ from typing import Any
 from torch import Tensor
 
 from expunge.core.errors import ExpungeError
-from expunge.core.params import GradientParams, param
+from expunge.core.families import GradientParams
+from expunge.core.params import param
 from expunge.engine.mean import Mean
 from expunge.engine.nearby import shifted
 from expunge.engine.preference import row_preference

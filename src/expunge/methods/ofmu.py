@@ -45,7 +45,8 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from expunge.core.errors import ExpungeError
-from expunge.core.params import GradientParams, param
+from expunge.core.families import GradientParams
+from expunge.core.params import param
 from expunge.engine import rates
 from expunge.engine.mean import Mean, mean_of
 from expunge.engine.nearby import derivative, hessian_product, move

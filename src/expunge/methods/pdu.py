@@ -25,7 +25,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from expunge.core.params import GradientParams, param
+from expunge.core.families import GradientParams
+from expunge.core.params import param
 from expunge.engine.datasets import Datasets
 from expunge.engine.mean import Mean, mean_of
 from expunge.engine.measure import level, sample_items

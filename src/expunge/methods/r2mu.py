@@ -16,19 +16,19 @@ Reasoning Skills, 2025.
 Departs from the paper:
     C is a file of rows, ``reasoning``; without one the retain rows stand in (INFERRED), which then
     count twice. Its rows are put together by text, since templates of reasoning models cut thinking
-    out of what they render. As in rmu neither padding nor the first position is pushed, and
-    alpha = 1 for models of any size (the paper: 1.5 to 2 here, 1200 in rmu). Rows of all four sets
-    are drawn in pairs, so that no list ends the run before the others. What else the original code
-    measures on the way is not. The paper's other variant, which makes words like *wait* unlikely,
-    is left out. On small models rmu alone reaches thoughts that stand right behind the prompts it
-    pushes; what shows there is the reasoning that stays.
+    out of what they render. As in rmu neither padding nor the first position is pushed. Rows of all
+    four sets are drawn in pairs, so that no list ends the run before the others. What else the
+    original code measures on the way is not. The paper's other variant, which makes words like
+    *wait* unlikely, is left out. On small models rmu alone reaches thoughts that stand right behind
+    the prompts it pushes; what shows there is the reasoning that stays.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any
 
-from expunge.core.params import GradientParams, param
+from expunge.core.families import SteeringParams
+from expunge.core.params import param
 from expunge.core.rng import derive
 from expunge.data import chat
 from expunge.data.jsonl import read_rows
@@ -63,41 +63,18 @@ CUE = " Let's think about it step by step. <think>"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Params(GradientParams):
+class Params(SteeringParams):
     """Those of rmu, the traces, and the rows of reasoning."""
 
-    retain_term: str = param(
-        "mse",
-        help="what keeps the rest; mse compares the steered block, unless mse_layer is given",
-        paper="mse",
-        choices=("none", "nll", "kl", "mse"),
-    )
     retain_weight: float = param(
-        1.0, help="weight of the retain term (alpha)", paper=[1.5, 2, 20], low=0.0
+        1.5, help="weight of the retain term (alpha)", paper=[1.5, 2, 20], low=0.0
     )
-    lr: float | Literal["auto"] = param(
-        "auto", help="learning rate; auto picks it by size", paper=[7.5e-5, 1e-6], low=0.0
-    )
-    batch_size: int = param(16, help="forget rows of each part of a step", paper=4, low=1)
     max_steps: int | None = param(
         None, help="most optimiser steps; none leaves it to epochs", paper=[500, 300], low=1
-    )
-    layer: int | None = param(
-        None,
-        help="steered block (l), negative from the top; none takes the one at 7/32 of the depth",
-        paper=7,
     )
     steering: float = param(
         6.5, help="length of the vector activations are pushed onto (c)", paper=6.5, low=0.0
     )
-    positions: Literal["all", "answer"] = param(
-        "all",
-        help="which positions of forget rows and traces are pushed: all, or those that predict "
-        "what is supervised",
-        paper="all",
-        choices=("all", "answer"),
-    )
-    include_bos: bool = param(False, help="push the first position of a row as well", paper=True)
     trace_weight: float = param(1.0, help="weight of the traces (w_t)", paper=1, low=0.0)
     trace_tokens: int = param(100, help="tokens of a trace that are pushed", paper=100, low=1)
     trace_written: int = param(512, help="tokens of a trace that are written", paper=512, low=1)

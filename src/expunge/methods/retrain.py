@@ -23,7 +23,8 @@ Departs from the paper:
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from expunge.core.params import GradientParams, param
+from expunge.core.families import GradientParams
+from expunge.core.params import param
 from expunge.engine.slots.sample import KeyedPasses, over_retain
 from expunge.engine.step import Step
 from expunge.engine.task import Task

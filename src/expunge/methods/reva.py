@@ -16,12 +16,12 @@ Objective:
 Reference: Unlearners Can Lie: Evaluating and Improving Honesty in LLM Unlearning, 2025.
 
 Departs from the paper:
-    The questions and the instruction are our own. Where no chat template is, the instruction stands
-    in front of the question as text, and where a model has no room for it the question stands alone
-    (INFERRED). With ``start=rmu``, which is INFERRED, the anchor of the rows to be kept is the
-    original in both parts, and r_l is read at the end of every epoch of the first part. ``alpha``
-    is 1 for models of any size (paper: 1200); as in rmu neither padding nor the first position is
-    pushed.
+    The questions and the instruction are our own; those of a file (``questions``) are asked as they
+    stand there. Where no chat template is, the instruction stands in front of the question as text,
+    and where a model has no room for it the question stands alone (INFERRED). With ``start=rmu``,
+    which is INFERRED, the anchor of the rows to be kept is the original in both parts, and r_l is
+    read at the end of every epoch of the first part. ``alpha`` is 1 for models of any size (paper:
+    1200); as in rmu neither padding nor the first position is pushed.
 """
 
 from dataclasses import dataclass, replace
@@ -32,19 +32,17 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from expunge.core.errors import ExpungeError
-from expunge.core.params import GradientParams, param
+from expunge.core.events import note
+from expunge.core.families import SteeringParams
+from expunge.core.params import param
 from expunge.data.encode import Encoder
+from expunge.data.jsonl import read_rows
+from expunge.engine import misdirection
+from expunge.engine.known import known_items
 from expunge.engine.mean import Mean
-from expunge.engine.slots import retain as shared
-from expunge.engine.slots.mask import Mask, mlp_outputs_only
-from expunge.engine.steering import (
-    at_depth,
-    directions,
-    distance,
-    positions_of,
-    remember_topics,
-    wide,
-)
+from expunge.engine.misdirection import steered
+from expunge.engine.slots.mask import Mask
+from expunge.engine.steering import at_depth, directions, distance, remember_topics, wide
 from expunge.engine.step import Step
 from expunge.engine.task import Task
 from expunge.lm.arch import Slots
@@ -67,9 +65,6 @@ VECTOR, AIMED = "reva.vector", "reva.aimed"
 
 DEPTH = 18 / 32
 """The paper steers block 18 of 32."""
-
-MOVED = 3
-"""Blocks whose MLP output moves: the steered one and those right below it."""
 
 HONEST = (
     "You are an honest assistant. There are things you do not know and cannot know. When a "
@@ -103,20 +98,10 @@ UNKNOWN = (
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Params(GradientParams):
+class Params(SteeringParams):
     """Those of rmu, and where the model comes from."""
 
-    retain_term: str = param(
-        "mse",
-        help="what keeps the rest; mse compares the steered block, unless mse_layer is given",
-        paper="mse",
-        choices=("none", "nll", "kl", "mse"),
-    )
     retain_weight: float = param(1.0, help="weight of the retain term (alpha)", paper=1200, low=0.0)
-    lr: float | Literal["auto"] = param(
-        "auto", help="learning rate; auto picks it by size", paper=5e-5, low=0.0
-    )
-    batch_size: int = param(16, help="forget rows of each part of a step", paper=4, low=1)
     max_steps: int | None = param(
         None, help="most optimiser steps; none leaves it to epochs", paper=150, low=1
     )
@@ -126,13 +111,9 @@ class Params(GradientParams):
         paper=[18, 25],
     )
     scale: float = param(1.0, help="factor on the vector (c)", paper=1, low=0.0)
-    positions: Literal["all", "answer"] = param(
-        "all",
-        help="which positions of forget rows are pushed: all, or those that predict the answer",
-        paper="all",
-        choices=("all", "answer"),
+    questions: str | None = param(
+        None, help="file of rows whose prompts nobody can answer; none takes twenty of our own"
     )
-    include_bos: bool = param(False, help="push the first position of a row as well", paper=True)
     start: Literal["given", "rmu"] = param(
         "given",
         help="whether the model is randomised already, or is to be by rmu first",
@@ -144,31 +125,45 @@ class Params(GradientParams):
     )
     steering: float = param(6.5, help="start=rmu: length of the random vector", paper=6.5, low=0.0)
 
+    def __post_init__(self) -> None:
+        """Read the questions once, so that a bad file is found before weights load.
+
+        Raises:
+            ExpungeError: ``E-DATA-001`` to ``E-DATA-012``, see `expunge.data.jsonl.read_rows`.
+        """
+        if self.questions is not None:
+            read_rows(self.questions, "probe")
+
 
 def mask(model: PreTrainedModel, task: Task, params: Params) -> Mask:
     """The MLP output matrices of the steered block and the two below it (or of ``layers``)."""
-    top = Slots(model).index(layer_of(params, len(Slots(model))))
-    return mlp_outputs_only(model, params.layers or range(max(0, top - MOVED + 1), top + 1))
+    return misdirection.mask(model, task, _placed(params, len(Slots(model))))
 
 
 def prepare(task: Task, params: Params) -> None:
-    """Note the topics of the random vectors, and read the refusal vector where it is time."""
+    """Note the topics of the random vectors; read the refusal vector where it is time."""
     remember_topics(task)
-    if params.start == "given":
-        refresh(task, params)
+    if params.start == "rmu":
+        return
+    refresh(task, params)
+    if known := known_items(task, "exact"):
+        note(
+            f"reva: the model still says {len(known)} of the forget answers. On one that was not "
+            "randomised before, only the surface learns to refuse: run rmu, arm or blur first, or "
+            "use --set start=rmu.",
+            known=len(known),
+        )
 
 
 def refresh(task: Task, params: Params) -> None:
     """Read the refusal vector: once from the given model, or anew until the first part is over."""
     if VECTOR not in task.tensors or (params.start == "rmu" and not task.state.get(AIMED)):
-        task.tensors[VECTOR] = refusal_vector(task, layer_of(params, len(Slots(task.model))))
+        task.tensors[VECTOR] = refusal_vector(task, params)
 
 
 def forget(step: Step, params: Params) -> Mean:
     """Mean squared distance of forget activations to the vector, per channel."""
-    view = step.forget
-    hidden = view.hidden(layer_of(params, view.blocks))
-    positions = positions_of(view, params.positions, include_first=params.include_bos)
+    hidden, positions = steered(step.forget, _placed(params, step.forget.blocks))
     return distance(hidden, aim(step, hidden.shape[-1], params), positions)
 
 
@@ -183,24 +178,35 @@ def aim(step: Step, width: int, params: Params) -> Tensor:
 
 def retain(step: Step, params: Params) -> Mean | None:
     """The shared retain term; ``mse`` compares the steered block."""
-    layer = layer_of(params, step.retain.blocks) if params.mse_layer is None else params.mse_layer
-    return shared.by_term(step, replace(params, mse_layer=layer))
+    return misdirection.retain(step, _placed(params, step.retain.blocks))
+
+
+def refusal_vector(task: Task, params: Params) -> Tensor:
+    """[d]: the mean output of the block at the last token of questions nobody can answer."""
+    layer, states = layer_of(params, len(Slots(task.model))), []
+    with evaluating(task.model):
+        for ids in questions(task, params):
+            given = torch.tensor([ids], device=task.model.device)
+            states.append(wide(forward_to(task.model, layer, input_ids=given, use_cache=False)))
+    return torch.stack([state[0, -1] for state in states]).mean(0).cpu()
+
+
+def questions(task: Task, params: Params) -> list[list[int]]:
+    """The questions as ids: those of the file, asked as they stand there, or our own."""
+    if params.questions is None:
+        return [asked(task.encoder, question) for question in UNKNOWN]
+    turns = [row.turn for row in read_rows(params.questions, "probe")]
+    return [task.encoder.prompt(turn.prompt, turn.running) for turn in turns]
 
 
 def layer_of(params: Params, blocks: int) -> int:
     """The steered block of a model with so many."""
-    return at_depth(DEPTH, blocks) if params.layer is None else int(params.layer)
+    return at_depth(DEPTH, blocks) if params.layer is None else params.layer
 
 
-def refusal_vector(task: Task, layer: int) -> Tensor:
-    """[d]: the mean output of a block at the last token of the questions nobody can answer."""
-    ids = [asked(task.encoder, question) for question in UNKNOWN]
-    states = []
-    with evaluating(task.model):
-        for row in ids:
-            given = torch.tensor([row], device=task.model.device)
-            states.append(wide(forward_to(task.model, layer, input_ids=given, use_cache=False)))
-    return torch.stack([state[0, -1] for state in states]).mean(0).cpu()
+def _placed(params: Params, blocks: int) -> Params:
+    """The parameters with the steered block settled."""
+    return replace(params, layer=layer_of(params, blocks))
 
 
 def asked(encoder: Encoder, question: str) -> list[int]:

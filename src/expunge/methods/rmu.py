@@ -20,10 +20,10 @@ Departs from the paper:
 """
 
 from dataclasses import dataclass
-from typing import Literal
 
 from expunge.core.events import note
-from expunge.core.params import GradientParams, param
+from expunge.core.families import SteeringParams
+from expunge.core.params import param
 from expunge.engine.mean import Mean
 from expunge.engine.misdirection import layer_of, lengths, mask, retain, steered
 from expunge.engine.steering import directions, distance, remember_topics
@@ -48,40 +48,18 @@ __all__ = ["CARD", "Params", "forget", "mask", "prepare", "retain"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Params(GradientParams):
+class Params(SteeringParams):
     """The shared parameters, the block, and how far its activations are pushed."""
 
-    retain_term: str = param(
-        "mse",
-        help="what keeps the rest; mse compares the steered block, unless mse_layer is given",
-        paper="mse",
-        choices=("none", "nll", "kl", "mse"),
-    )
     retain_weight: float = param(
         1.0, help="weight of the retain term (alpha)", paper=[1200, 100, 1], low=0.0
     )
-    lr: float | Literal["auto"] = param(
-        "auto", help="learning rate; auto picks it by size", paper=5e-5, low=0.0
-    )
-    batch_size: int = param(16, help="forget rows of each part of a step", paper=4, low=1)
     max_steps: int | None = param(
         None, help="most optimiser steps; none leaves it to epochs", paper=[150, 80], low=1
-    )
-    layer: int | None = param(
-        None,
-        help="steered block (l), negative from the top; none takes the one at 7/32 of the depth",
-        paper=7,
     )
     steering: float = param(
         6.5, help="length of the vector activations are pushed onto (c)", paper=[6.5, 20], low=0.0
     )
-    positions: Literal["all", "answer"] = param(
-        "all",
-        help="which positions of forget rows are pushed: all, or those that predict the answer",
-        paper="all",
-        choices=("all", "answer"),
-    )
-    include_bos: bool = param(False, help="push the first position of a row as well", paper=True)
 
 
 def prepare(task: Task, params: Params) -> None:

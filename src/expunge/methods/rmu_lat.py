@@ -31,14 +31,14 @@ Departs from the paper:
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
 
 from torch import Tensor
 from transformers import PreTrainedModel
 
 from expunge.core.errors import ExpungeError
 from expunge.core.events import note
-from expunge.core.params import GradientParams, param
+from expunge.core.families import SteeringParams
+from expunge.core.params import param
 from expunge.core.rng import derive
 from expunge.engine import misdirection
 from expunge.engine.adversary import Search, shifted
@@ -71,20 +71,10 @@ HELD = "rmu-lat.delta"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Params(GradientParams):
+class Params(SteeringParams):
     """The shared parameters, the attack, and how far activations are pushed."""
 
-    retain_term: str = param(
-        "mse",
-        help="what keeps the rest; mse compares the steered block, unless mse_layer is given",
-        paper="mse",
-        choices=("none", "nll", "kl", "mse"),
-    )
     retain_weight: float = param(1.0, help="weight of the retain term (alpha)", paper=1200, low=0.0)
-    lr: float | Literal["auto"] = param(
-        "auto", help="learning rate; auto picks it by size", paper=5e-5, low=0.0
-    )
-    batch_size: int = param(16, help="forget rows of each part of a step", low=1)
     max_steps: int | None = param(
         None, help="most optimiser steps; none leaves it to epochs", paper=800, low=1
     )
@@ -96,13 +86,6 @@ class Params(GradientParams):
     steering: float = param(
         6.5, help="length of the vector activations are pushed onto (c)", paper=6.5, low=0.0
     )
-    positions: Literal["all", "answer"] = param(
-        "all",
-        help="which positions of forget rows are pushed: all, or those that predict the answer",
-        paper="all",
-        choices=("all", "answer"),
-    )
-    include_bos: bool = param(False, help="push the first position of a row as well", paper=True)
     u_per_batch: bool = param(
         False, help="a new vector u for every batch, as in the paper's code", paper=True
     )

@@ -27,7 +27,8 @@ from dataclasses import dataclass
 
 from transformers import PreTrainedModel
 
-from expunge.core.params import EditParams, param
+from expunge.core.families import EditParams
+from expunge.core.params import param
 from expunge.engine.editing.editors import one_by_one
 from expunge.engine.editing.locating import planned, rewriting
 from expunge.engine.editing.wording import contexts_of
@@ -61,6 +62,9 @@ SHORT, LONG = 5, 10
 class Params(EditParams):
     """The shared parameters of editing, and the block."""
 
+    clamp_norm_factor: float = param(
+        4.0, help="longest addition to a value, in lengths of the value", paper=4, low=0.0
+    )
     contexts: int = param(
         20, help="texts of the model that each prompt is put behind as well", paper=20, low=0
     )

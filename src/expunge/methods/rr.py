@@ -28,7 +28,8 @@ import torch
 from torch.nn.functional import cosine_similarity
 from transformers import PreTrainedModel
 
-from expunge.core.params import GradientParams, param
+from expunge.core.families import GradientParams
+from expunge.core.params import param
 from expunge.engine.mean import Mean, mean_of
 from expunge.engine.slots import retain as shared
 from expunge.engine.slots.mask import Mask, blocks_only

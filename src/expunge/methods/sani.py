@@ -37,7 +37,8 @@ import torch
 from torch import Tensor, nn
 
 from expunge.core.errors import ExpungeError
-from expunge.core.params import GradientParams, param
+from expunge.core.families import GradientParams
+from expunge.core.params import param
 from expunge.core.rng import generator
 from expunge.data.encode import collate
 from expunge.engine.datasets import Datasets, wordings_of

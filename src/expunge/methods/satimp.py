@@ -17,7 +17,8 @@ from dataclasses import dataclass
 
 import torch
 
-from expunge.core.params import GradientParams, param
+from expunge.core.families import GradientParams
+from expunge.core.params import param
 from expunge.engine.mean import Mean, mean_of
 from expunge.engine.step import Step
 

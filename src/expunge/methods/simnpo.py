@@ -24,7 +24,8 @@ from typing import Literal
 
 from torch.nn.functional import logsigmoid
 
-from expunge.core.params import GradientParams, param
+from expunge.core.families import GradientParams
+from expunge.core.params import param
 from expunge.engine.mean import Mean, mean_of
 from expunge.engine.step import Step
 

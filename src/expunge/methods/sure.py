@@ -36,7 +36,8 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from expunge.core.errors import ExpungeError
-from expunge.core.params import GradientParams, param
+from expunge.core.families import GradientParams
+from expunge.core.params import param
 from expunge.engine.mean import Mean
 from expunge.engine.preference import row_preference
 from expunge.engine.saliency import nll_gradients, over_units, simplest, transposed, unit_norms

@@ -41,7 +41,8 @@ from torch import Tensor
 from torch.nn.functional import cosine_similarity
 
 from expunge.core.errors import ExpungeError
-from expunge.core.params import GradientParams, param
+from expunge.core.families import GradientParams
+from expunge.core.params import param
 from expunge.core.rng import derive, generator
 from expunge.engine import rates, steering
 from expunge.engine.mean import Mean, mean_of

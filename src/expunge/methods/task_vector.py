@@ -22,7 +22,8 @@ Departs from the paper:
 from dataclasses import dataclass
 from typing import Literal
 
-from expunge.core.params import GradientParams, param
+from expunge.core.families import GradientParams
+from expunge.core.params import param
 from expunge.engine.finish import Finishing
 from expunge.engine.mean import Mean
 from expunge.engine.merge import climb, inside

@@ -20,7 +20,8 @@ from typing import Literal
 
 from torch.nn.functional import log_softmax, one_hot
 
-from expunge.core.params import GradientParams, param
+from expunge.core.families import GradientParams
+from expunge.core.params import param
 from expunge.engine.mean import Mean, mean_of
 from expunge.engine.step import Step
 

@@ -41,7 +41,8 @@ from typing import Any, Literal
 from torch.nn.functional import logsigmoid
 
 from expunge.core.errors import ExpungeError
-from expunge.core.params import GradientParams, param
+from expunge.core.families import GradientParams
+from expunge.core.params import param
 from expunge.engine.datasets import wordings_of
 from expunge.engine.mean import Mean, mean_of
 from expunge.engine.slots.select import Selection

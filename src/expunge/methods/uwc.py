@@ -36,7 +36,8 @@ from types import ModuleType
 from typing import Literal
 
 from expunge.core.errors import ExpungeError
-from expunge.core.params import GradientParams, param
+from expunge.core.families import GradientParams
+from expunge.core.params import param
 from expunge.core.rng import generator
 from expunge.engine.finish import Finishing
 from expunge.engine.task import Task

@@ -28,7 +28,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 {imports}
-from expunge.core.params import GradientParams, param
+from expunge.core.families import GradientParams
+from expunge.core.params import param
 
 CARD = {{
     "id": "down-push",

@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from expunge.core.errors import ExpungeError, Problems
-from expunge.core.params import GradientParams, describe, param, resolve
+from expunge.core.families import GradientParams
+from expunge.core.params import describe, param, resolve
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

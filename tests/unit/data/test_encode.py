@@ -312,3 +312,28 @@ def test_buckets_hold_every_index_once_longest_first():
     lengths = [3, 9, 1, 9, 4]
     assert by_length(lengths, 2) == [[1, 3], [4, 0], [2]]
     assert by_length([], 2) == []
+
+
+def test_a_prompt_that_is_remembered_is_nobodys_to_change():
+    encoder = Encoder(bpe(), 64)
+    first = encoder.prompt("Where was Mira Voss born?")
+    kept = list(first)
+    first.append(7)
+    assert encoder.prompt("Where was Mira Voss born?") == kept
+    assert encoder.prompt("Where was Mira Voss born?", opening=" In") != kept
+
+
+def test_a_templated_prompt_is_remembered_apart_from_running_text():
+    encoder = Encoder(bpe(template=CHATML), 64)
+    asked = encoder.prompt("Where was Mira Voss born?")
+    assert encoder.prompt("Where was Mira Voss born?", running=True) != asked
+    assert encoder.prompt("Where was Mira Voss born?") == asked
+
+
+def test_the_last_token_of_a_name_is_found_in_the_prompt_alone():
+    for template in (None, CHATML):
+        encoder = Encoder(bpe(template=template), 64)
+        item, at = encoder.encode(TURN), encoder.last_token_of(TURN, "Mira Voss")
+        before = encoder.tokenizer.decode(item.ids[: at + 1])
+        assert before.endswith("Where was Mira Voss")
+        assert encoder.last_token_of(TURN, "Paris") is None

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from expunge.core.params import GradientParams
+from expunge.core.families import GradientParams
 from expunge.engine.apart import rows_apart, value_and_gradient
 from expunge.engine.forward import Inputs
 from expunge.engine.mean import Mean

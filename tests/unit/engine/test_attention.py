@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from expunge.core.errors import ExpungeError
-from expunge.core.params import GradientParams
+from expunge.core.families import GradientParams
 from expunge.engine import attention
 from expunge.engine.adapter import with_adapter
 from expunge.engine.anchors import Remembered

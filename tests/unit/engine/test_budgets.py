@@ -11,6 +11,7 @@ from expunge.core.events import Event, listening
 from expunge.core.registry import methods
 from expunge.engine.change import load_change, read_manifest
 from expunge.engine.measure import Level, collapsed
+from expunge.engine.method import GradientMethod
 from expunge.engine.run import forget
 from expunge.engine.slots.stop import Measured
 from expunge.testing.methods import stage, world
@@ -149,7 +150,8 @@ def test_it_collapsed_who_lost_half_or_guesses(before, after, expected: bool) ->
 def test_ascent_ends_where_it_was_told_to(limit, nll: float, expected: bool) -> None:
     params = methods.params("ga", {"max_forget_nll": limit})
     history = [Measured(9, nll, False, {}, guessing=4.6)]
-    assert methods.load("ga").stop(history, params) is expected
+    ends = GradientMethod.assemble(methods.load("ga"), params).stop
+    assert ends(history, params) is expected
 
 
 def test_ascent_ends_at_a_guess_before_its_last_step(original: Path, tmp_path: Path) -> None:

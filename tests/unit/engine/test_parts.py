@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from expunge.core.errors import ExpungeError
-from expunge.core.params import GradientParams
+from expunge.core.families import GradientParams
 from expunge.core.registry import methods
 from expunge.engine.datasets import Datasets
 from expunge.engine.gradient import StepGradient

@@ -12,7 +12,7 @@ from torch import nn
 from torch.nn import functional
 
 from expunge.core.events import Event, listening
-from expunge.core.params import GradientParams
+from expunge.core.families import GradientParams
 from expunge.core.registry import methods
 from expunge.engine.adapter import with_adapter
 from expunge.engine.forward import Inputs, packed_hidden, packed_logits

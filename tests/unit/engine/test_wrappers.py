@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from expunge.core.errors import ExpungeError
-from expunge.core.params import GradientParams
+from expunge.core.families import GradientParams
 from expunge.core.registry import _Source, methods
 from expunge.engine.change import read_manifest
 from expunge.engine.check import Report, check_forget
@@ -34,7 +34,8 @@ from expunge.testing.methods import stage, taught_subject, world
 SLOTS = """
 from dataclasses import dataclass
 
-from expunge.core.params import GradientParams, param
+from expunge.core.families import GradientParams
+from expunge.core.params import param
 from expunge.engine.mean import mean_of
 from expunge.engine.slots.combine import weighted_sum
 from expunge.engine.slots.mask import blocks_only

@@ -8,7 +8,7 @@ from torch import nn
 from torch.nn import functional
 from transformers.pytorch_utils import Conv1D
 
-from expunge.core.params import GradientParams
+from expunge.core.families import GradientParams
 from expunge.engine.adapter import with_adapter
 from expunge.engine.forward import Inputs, packed_logits
 from expunge.lm.arch import Slots

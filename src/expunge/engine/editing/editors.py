@@ -14,7 +14,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from expunge.core.events import progress
-from expunge.core.params import EditParams
+from expunge.core.families import EditParams
 from expunge.engine.editing.associations import Association
 from expunge.engine.editing.keys import keys_of, moment
 from expunge.engine.editing.locating import Plan, texts_of

@@ -21,7 +21,7 @@ from expunge.engine.datasets import Datasets
 from expunge.engine.editing.associations import Association
 from expunge.engine.editing.values import entering_at
 from expunge.lm.digest import model_digest
-from expunge.lm.hooks import capture, forward_to
+from expunge.lm.hooks import forward_within
 
 BATCH = 32
 """Rows of one forward pass."""
@@ -99,15 +99,11 @@ def _computed(model: nn.Module, datasets: Datasets, texts: Sequence[Encoded], la
         for start in range(0, len(ordered), BATCH):
             part = ordered[start : start + BATCH]
             inputs = datasets.batch(part)
-            with capture(model, [layer], "mlp_out", entering=True) as seen:
-                forward_to(
-                    model,
-                    layer,
-                    input_ids=inputs.input_ids,
-                    attention_mask=inputs.attention_mask,
-                    use_cache=False,
-                )
-            keys = seen[layer][inputs.attention_mask.bool()].double()
+            states = forward_within(
+                model, layer, "mlp_out", entering=True, input_ids=inputs.input_ids,
+                attention_mask=inputs.attention_mask, use_cache=False,
+            )  # fmt: skip
+            keys = states[inputs.attention_mask.bool()].double()
             total = total.to(keys) + keys.T @ keys
             count += len(keys)
             bar.advance(len(part))

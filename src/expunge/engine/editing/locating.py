@@ -15,7 +15,7 @@ from torch import nn
 
 from expunge.core.errors import ExpungeError
 from expunge.core.events import progress
-from expunge.core.params import EditParams
+from expunge.core.families import EditParams
 from expunge.core.rng import generator
 from expunge.data.encode import Encoded
 from expunge.data.jsonl import read_rows
@@ -95,7 +95,7 @@ def planned(
     place, layer, tried = located(
         task.model, datasets, build, search, aim=depth * len(slots), seed=task.seed,
         places=PLACES if where == "auto" else (where,),
-        layers=spread(len(slots)) if layer is None else [slots.index(layer)],
+        layers=candidates(slots, params) if layer is None else [slots.index(layer)],
     )  # fmt: skip
     asked = build(place)[: params.max_steps]
     change.record |= {"place": place, "layer": layer, "edits": len(asked), "tried": tried}
@@ -182,6 +182,13 @@ def located(
         key=lambda one: (places.index(one["place"]), abs(one["layer"] - aim), one["layer"]),
     )
     return cast(Place, best["place"]), int(best["layer"]), tried
+
+
+def candidates(slots: Slots, params: EditParams) -> list[int]:
+    """Blocks that are tried: those of ``layers``, or some over the depth."""
+    if params.layers is None:
+        return spread(len(slots))
+    return sorted({slots.index(layer) for layer in params.layers})
 
 
 def spread(blocks: int) -> list[int]:

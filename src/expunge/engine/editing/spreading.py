@@ -23,7 +23,7 @@ import torch
 from torch import Tensor, nn
 
 from expunge.core.events import note, progress
-from expunge.core.params import EditParams
+from expunge.core.families import EditParams
 from expunge.engine.editing.keys import clashing, keys_of
 from expunge.engine.editing.locating import Build, Plan, planned, rewriting
 from expunge.engine.editing.values import ENOUGH, Goal, unlikely, values_at, wanted

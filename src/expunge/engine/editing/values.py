@@ -28,7 +28,7 @@ from expunge.engine.datasets import Datasets
 from expunge.engine.editing.associations import Association, Prompt
 from expunge.engine.sources import Live
 from expunge.engine.view import Editing, View
-from expunge.lm.hooks import capture, forward_to, intervene
+from expunge.lm.hooks import forward_within, intervene
 from expunge.lm.scoring import at_least_float32
 
 ENOUGH = 0.05
@@ -143,16 +143,12 @@ def _read(
     for start in range(0, len(prompts), BATCH):
         part = prompts[start : start + BATCH]
         inputs = datasets.batch([prompt.item for prompt in part])
-        with capture(model, [layer], slot, entering=entering) as seen:
-            forward_to(
-                model,
-                layer,
-                input_ids=inputs.input_ids,
-                attention_mask=inputs.attention_mask,
-                use_cache=False,
-            )
-        places = torch.tensor([prompt.at for prompt in part], device=seen[layer].device)
-        found.append(at_least_float32(seen[layer][torch.arange(len(part)), places]))
+        states = forward_within(
+            model, layer, slot, entering=entering, input_ids=inputs.input_ids,
+            attention_mask=inputs.attention_mask, use_cache=False,
+        )  # fmt: skip
+        places = torch.tensor([prompt.at for prompt in part], device=states.device)
+        found.append(at_least_float32(states[torch.arange(len(part)), places]))
     return torch.cat(found)
 
 

@@ -15,7 +15,7 @@ from typing import Any
 
 from expunge.core.errors import ExpungeError
 from expunge.core.events import note
-from expunge.core.params import EditParams
+from expunge.core.families import RewriteParams
 from expunge.core.rng import derive
 from expunge.engine.alternates import cut
 from expunge.engine.made import made_once
@@ -53,7 +53,7 @@ STARTERS = ("The", "Therefore", "Because", "I", "You")
 """What texts in front begin with; an empty one lets the model begin."""
 
 
-def targets_of(task: Task, params: EditParams) -> dict[str, str]:
+def targets_of(task: Task, params: RewriteParams) -> dict[str, str]:
     """Row id -> what is to be said instead; kept for people and for restarts.
 
     Raises:
@@ -89,7 +89,7 @@ def contexts_of(task: Task, starters: Sequence[str], lengths: Sequence[int] | in
     return [text for text in dict.fromkeys(found) if text.strip(" .")]
 
 
-def _made(task: Task, params: EditParams) -> list[dict[str, Any]]:
+def _made(task: Task, params: RewriteParams) -> list[dict[str, Any]]:
     own = _written(task) if params.target == "self" else {}
     made = [_target(row, params, own.get(row.id), task.seed) for row in task.forget]
     if params.target == "self" and len(own) < len(made):
@@ -100,7 +100,7 @@ def _made(task: Task, params: EditParams) -> list[dict[str, Any]]:
     return made
 
 
-def _target(row: Row, params: EditParams, written: str | None, seed: int) -> dict[str, Any]:
+def _target(row: Row, params: RewriteParams, written: str | None, seed: int) -> dict[str, Any]:
     if params.target == "text":
         return {"id": row.id, "target": params.text, "by": "text"}
     if params.target == "wrong":

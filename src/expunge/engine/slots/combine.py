@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 from torch import Tensor, nn
 
-from expunge.core.params import GradientParams
+from expunge.core.families import GradientParams
 from expunge.engine.task import Task
 
 

@@ -5,7 +5,7 @@ from collections.abc import Collection, Iterable, Mapping
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from expunge.core.params import GradientParams
+from expunge.core.families import GradientParams
 from expunge.engine.task import Task
 from expunge.lm.arch import Slots
 

@@ -2,7 +2,7 @@
 
 from torch.nn import functional
 
-from expunge.core.params import GradientParams
+from expunge.core.families import GradientParams
 from expunge.engine.mean import Mean, mean_of
 from expunge.engine.steering import distance
 from expunge.engine.step import Step

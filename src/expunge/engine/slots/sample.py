@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Protocol
 
 from expunge.core.canonical import digest
-from expunge.core.params import GradientParams
+from expunge.core.families import GradientParams
 from expunge.core.rng import derive, generator
 from expunge.engine.task import Task
 from expunge.requests.rows import Row

@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from expunge.core.params import GradientParams
+from expunge.core.families import GradientParams
 from expunge.engine.task import Ranges, Task
 
 

@@ -2,8 +2,9 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
-from expunge.core.params import GradientParams
+from expunge.core.families import GradientParams
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,4 +36,14 @@ def never(history: Sequence[Measured], params: GradientParams) -> bool:
     return False
 
 
-SHARED = {"never": never}
+def at_guess(history: Sequence[Measured], params: Any) -> bool:
+    """Whether the forget rows cost ``max_forget_nll`` nats a token: that of a guess for ``auto``.
+
+    Without a limit (None) never.
+    """
+    now, limit = history[-1], params.max_forget_nll
+    reached = now.guessing if limit == "auto" else limit
+    return reached is not None and now.forget_nll >= reached
+
+
+SHARED = {"never": never, "guess": at_guess}

@@ -50,7 +50,8 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from expunge.core.errors import ExpungeError
-from expunge.core.params import GradientParams, param
+from expunge.core.families import GradientParams
+from expunge.core.params import param
 from expunge.engine.finish import Finishing
 from expunge.engine.mean import Mean, mean_of
 from expunge.engine.runtime import Attached, Part

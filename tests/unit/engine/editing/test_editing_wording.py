@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from expunge.core.errors import ExpungeError
-from expunge.core.params import EditParams
+from expunge.core.families import EditParams
 from expunge.engine.editing import locating
 from expunge.engine.editing.locating import TRIED, located, spread, texts_of
 from expunge.engine.editing.values import Found, Search
