@@ -1,245 +1,51 @@
-"""The optimisation systems side by side, on the testbed and on TOFU cut to 20 authors.
+"""The optimisation systems side by side: docs/results/optimisation.md.
 
-On the testbed every system runs as ``expunge forget`` runs it (it stops at the level of hold-out
-rows, then settles) and is audited with the attacks in `ATTACKS`; on TOFU it makes the papers' fixed
-number of steps and is measured. A wrapper stands around npo, or around what its card names. A line
-that is in benches/results/optimisation.json is kept, so a stopped study goes on where it was.
+A wrapper stands around npo, or around what its card names. What is measured, and the options of the
+command, stand in benches/systems.py.
 
-    python benches/optimisation.py [--seeds 3] [--systems npo,blur] [--processes 2] [--again]
-                                   [--tofu DATA [--tofu-models DIR]]
+    python benches/optimisation.py [--seeds 3] [--tofu DATA]
 """
 
-import argparse
-import json
-import os
-import platform
 import sys
-import tempfile
-import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from functools import cache
-from importlib.metadata import version
-from pathlib import Path
-from typing import Any
 
-import torch
-from baselines import (
-    compute,
-    measured,
-    of_reference,
-    opened,
-    probability,
-    relearned,
-    rounded,
+from systems import System, Table, compare
+
+TABLE = Table(
+    "optimisation",
+    "Optimisation systems",
+    {
+        "ft-retain": System("ft-retain"),
+        "grad-diff": System("grad-diff"),
+        "npo": System("npo"),
+        "ga-opt": System("ga-opt"),
+        "fega": System("fega"),
+        "icu": System("icu"),
+        "meow": System("meow"),
+        "egup": System("egup"),
+        "npo + wagle": System("npo", ("wagle",)),
+        "ofmu": System("ofmu"),
+        "blur": System("blur"),
+        "dto": System("dto"),
+        "alter": System("alter"),
+        "npo + unpii": System("npo", ("unpii",)),
+        "npo + melu": System("npo", ("melu",)),
+        "harmonise": System("harmonise"),
+        "fit": System("fit"),
+        "dmm": System("dmm"),
+        "sani": System("sani"),
+        "npo + su": System("npo", ("su",)),
+        "klue": System("klue"),
+        "attn-shift": System("attn-shift"),
+        "npo + uwc": System("npo", ("uwc",)),
+        "sure": System("sure"),
+        "npo + coreset": System("npo", ("coreset:0.05",)),
+        "npo-sam": System("npo-sam"),
+        "npo-irm": System("npo-irm"),
+        "idk-ap": System("idk-ap"),
+        "rmu-lat": System("rmu-lat"),
+        "tar": System("tar"),
+    },
 )
-from baselines_sites import TOFU, Site, site
-from optimisation_page import page
-
-from expunge.audit.run import audit
-from expunge.core.errors import ExpungeError
-from expunge.engine.run import forget
-from expunge.lm.readings import Readings
-
-ROOT = Path(__file__).parent.parent
-RECORD = ROOT / "benches/results/optimisation.json"
-PAGE = ROOT / "docs/results/optimisation.md"
-ATTACKS = ("direct", "prob", "prefix", "sample", "lens", "lens-exit", "relearn-in", "quant4")
-MOST_RETAIN = 100
-
-
-@dataclass(frozen=True, slots=True)
-class System:
-    """One system as it is run.
-
-    Attributes:
-        method: The method.
-        wrappers: What is wrapped around it.
-        params: Settings beside its defaults.
-    """
-
-    method: str
-    wrappers: tuple[str, ...] = ()
-    params: tuple[tuple[str, Any], ...] = ()
-
-
-SYSTEMS: Mapping[str, System] = {
-    "ft-retain": System("ft-retain"),
-    "grad-diff": System("grad-diff"),
-    "npo": System("npo"),
-    "ga-opt": System("ga-opt"),
-    "fega": System("fega"),
-    "icu": System("icu"),
-    "meow": System("meow"),
-    "egup": System("egup"),
-    "npo + wagle": System("npo", ("wagle",)),
-    "ofmu": System("ofmu"),
-    "blur": System("blur"),
-    "dto": System("dto"),
-    "alter": System("alter"),
-    "npo + unpii": System("npo", ("unpii",)),
-    "npo + melu": System("npo", ("melu",)),
-    "harmonise": System("harmonise"),
-    "fit": System("fit"),
-    "dmm": System("dmm"),
-    "sani": System("sani"),
-    "npo + su": System("npo", ("su",)),
-    "klue": System("klue"),
-    "attn-shift": System("attn-shift"),
-    "npo + uwc": System("npo", ("uwc",)),
-    "sure": System("sure"),
-    "npo + coreset": System("npo", ("coreset:0.05",)),
-    "npo-sam": System("npo-sam"),
-    "npo-irm": System("npo-irm"),
-    "idk-ap": System("idk-ap"),
-    "rmu-lat": System("rmu-lat"),
-    "tar": System("tar"),
-}
-"""Name -> how it is run; the first is plain fine-tuning, which costs are told by."""
-
-
-@dataclass(frozen=True, slots=True)
-class Job:
-    """One line of the table."""
-
-    site: str
-    name: str
-    seed: int = 0
-
-    @property
-    def key(self) -> str:
-        """What it is kept under."""
-        return f"{self.site}/{self.name}/{self.seed}"
-
-
-def main() -> None:
-    """Run what is missing and write the record and the page."""
-    asked = argparse.ArgumentParser(description=__doc__)
-    asked.add_argument("--seeds", type=int, default=3)
-    asked.add_argument("--systems", default="")
-    asked.add_argument("--processes", type=int, default=2)
-    asked.add_argument("--again", action="store_true", help="do not keep stored lines")
-    asked.add_argument("--tofu", default="", help="folder with the upstream TOFU files")
-    asked.add_argument("--tofu-models", default="tofu-tiny", help="where those models are built")
-    given = asked.parse_args()
-    if given.tofu:
-        os.environ[TOFU] = os.pathsep.join([given.tofu, given.tofu_models])
-    sites = ["testbed", "tofu"] if given.tofu else ["testbed"]
-    for name in sites:
-        site(name)
-    chosen = [name.strip() for name in given.systems.split(",") if name] or list(SYSTEMS)
-    lines: dict[str, Any] = {} if given.again else stored()
-    wanted = [Job(where, name) for where in sites for name in ("original", "reference")]
-    wanted += [
-        Job(where, name, seed) for seed in range(given.seeds) for where in sites for name in chosen
-    ]
-    missing = [job for job in wanted if job.key not in lines]
-    for line in measured(run, missing, given.processes):
-        lines[line["key"]] = line
-        print(json.dumps(line), flush=True)
-        write(lines)
-    write(lines)
-
-
-def run(job: Job) -> dict[str, Any]:
-    """Make one model and measure it."""
-    torch.set_num_threads(1)
-    where = site(job.site)
-    line: dict[str, Any] = {
-        "key": job.key, "site": job.site, "name": job.name, "seed": job.seed,
-    }  # fmt: skip
-    if job.name in where.folders:
-        return line | evaluated(where, where.folders[job.name])
-    system = SYSTEMS[job.name]
-    way = {} if job.site == "testbed" else {"stop_at": "none"}
-    with tempfile.TemporaryDirectory() as folder:
-        before = time.process_time()
-        try:
-            done = forget(
-                where.folders["original"], **where.rows, method=system.method,
-                wrappers=system.wrappers, params=dict(system.params), seed=job.seed,
-                out=Path(folder) / "out", **way,
-            )  # fmt: skip
-        except ExpungeError as error:
-            return line | {"failed": str(error)[:300]}
-        line |= {
-            "cpu_seconds": round(time.process_time() - before, 1), "steps": done["steps"],
-            "stopped_by": done["stopped_by"], "collapsed": done["collapsed"],
-            "forget_nll": done["forget_nll"],
-        }  # fmt: skip
-        return line | evaluated(where, Path(folder) / "out")
-
-
-def evaluated(where: Site, folder: Path) -> dict[str, Any]:
-    """What the page says of one model."""
-    subject = opened(folder)
-    readings = Readings(subject, where.asked["forget"], where.new_tokens)
-    fit = compute("forget-quality", readings, of_reference(where.name))
-    found: dict[str, Any] = {
-        "probability": compute("probability", readings).mean,
-        "extraction-strength": compute("extraction-strength", readings).mean,
-        "forget-quality": fit.mean,
-        "d": fit.parts["d"],
-        "retain-probability": probability(subject, where.asked["retain"][:MOST_RETAIN]),
-        "int4": rounded(where, subject),
-        **relearned(where, subject),
-    }
-    return found | (audited(where, folder) if where.can_answer else {})
-
-
-def audited(where: Site, folder: Path) -> dict[str, Any]:
-    """What an audit says of one model."""
-    done = audit(
-        opened(folder), **where.rows, original=opened(where.folders["original"]),
-        reference=opened(where.folders["reference"]), profile="fast", only=ATTACKS,
-        cache=kept(where.name),
-    ).data  # fmt: skip
-    useful = done["utility"] or {}
-    return {
-        "verdict": done["verdict"],
-        "erasure": done["erasure_score"],
-        "utility": useful.get("value"),
-        "neighbour": _ratio(useful.get("neighbour")),
-        **{f"xr-{id}": done["attacks"][id]["recovery"] for id in ("relearn-in", "quant4")},
-    }
-
-
-@cache
-def kept(name: str) -> Path:
-    """Where what the original and the reference gave away is kept, for the audits of a process."""
-    return Path(tempfile.mkdtemp(prefix=f"expunge-{name}-"))
-
-
-def _ratio(part: Mapping[str, float] | None) -> float | None:
-    return part["model"] / part["original"] if part and part["original"] else None
-
-
-def stored() -> dict[str, Any]:
-    """The lines of the last run."""
-    if not RECORD.is_file():
-        return {}
-    return {line["key"]: line for line in json.loads(RECORD.read_text())["lines"]}
-
-
-def write(lines: Mapping[str, Any]) -> None:
-    """The record and the page."""
-    packages = {name: version(name) for name in ("expunge", "torch", "transformers")}
-    names = ["original", "reference", *SYSTEMS]
-
-    def place(line: Mapping[str, Any]) -> Any:
-        return line["site"], names.index(line["name"]), line["seed"]
-
-    ordered: Sequence[Mapping[str, Any]] = sorted(
-        (line for line in lines.values() if line["name"] in names), key=place
-    )
-    record = {
-        "command": "python benches/optimisation.py --tofu DATA",
-        "versions": packages | {"python": platform.python_version()},
-        "lines": ordered,
-    }
-    RECORD.write_text(json.dumps(record, indent=1) + "\n")
-    PAGE.write_text(page(record))
-
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(compare(TABLE))

@@ -1,140 +1,38 @@
-"""One small study per optimisation system: does it show here what its paper claims?
+"""One small study per optimisation system, on docs/results/optimisation.md.
 
-Each runs on an invented world of a few people that a tiny model knows by heart, in as many seeds as
-asked for, and ends with a sentence that says whether the claim shows. The numbers go to
-benches/results/optimisation_studies.json and, with the table of `benches/optimisation.py`, to
-docs/results/optimisation.md. Studies that are stored are kept.
-
-    python benches/optimisation_studies.py [--seeds 3] [--studies wagle,sure] [--again]
+python benches/optimisation_studies.py [--seeds 3] [--studies wagle,sure] [--again]
 """
 
-import argparse
 import json
-import platform
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass, replace
-from functools import lru_cache
-from importlib.metadata import version
-from multiprocessing import get_context
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from statistics import fmean
 from typing import Any
 
 import numpy as np
-import torch
 from baselines import opened
-from optimisation import stored as lines_stored
-from optimisation import write as write_page
-from optimisation_page import STUDIES as RECORD
+from optimisation import TABLE
+from studies import (
+    STEPS,
+    Found,
+    Study,
+    carry_out,
+    listed,
+    model,
+    nll,
+    polite,
+    relearned,
+    rounded,
+    said,
+    unlearned,
+    world,
+)
 
-from expunge.engine.run import forget
 from expunge.engine.stream import forget_stream
-from expunge.lm.quantise import quantise_rtn
 from expunge.lm.subject import Subject
 from expunge.requests.rows import Row
-from expunge.testing.micro import Micro, every_wording, micro_world, taught_rows
-from expunge.text.match import contains
-
-STEPS = {"max_steps": 60, "lr": 1e-3, "batch_size": 8, "warmup": 0}
-POLITE = "Please tell me: {}"
-PEOPLE = 8
-
-Means = Mapping[str, Mapping[str, float]]
-"""Variant -> column -> mean over seeds."""
-
-
-@dataclass(frozen=True, slots=True)
-class Study:
-    """One claim and how it is looked for.
-
-    Attributes:
-        title: Heading.
-        asked: What the paper claims, and what is compared.
-        run: Seed -> variant -> column -> number.
-        shows: Whether the means show it.
-        found: What they say, in a sentence with their numbers.
-    """
-
-    title: str
-    asked: str
-    run: Callable[[int], dict[str, dict[str, float]]]
-    shows: Callable[[Means], bool]
-    found: Callable[[Means], str]
-
-
-@lru_cache(maxsize=4)
-def world(seed: int) -> Micro:
-    """The people of a seed."""
-    return micro_world(PEOPLE, seed=seed)
-
-
-@lru_cache(maxsize=8)
-def model(seed: int, what: str = "original") -> Path:
-    """A model on disk: the original, one that knows polite wordings too, a retrained one."""
-    people = world(seed)
-    rows = [*every_wording(people.retain)]
-    if what != "retrained":
-        rows = [*every_wording(people.forget), *rows]
-    if what == "polite":
-        rows = [*rows, *polite(rows)]
-    subject = taught_rows(people, rows, seed=seed)
-    folder = Path(tempfile.mkdtemp(prefix="expunge-study-"))
-    subject.model.save_pretrained(folder)
-    subject.tokenizer.save_pretrained(folder)
-    return folder
-
-
-def polite(rows: Sequence[Row]) -> list[Row]:
-    """The same rows, asked politely."""
-    return [
-        replace(row, id=f"{row.id}/please", prompt=POLITE.format(row.prompt), paraphrases=())
-        for row in rows
-    ]
-
-
-def unlearned(
-    seed: int, method: str, *wrappers: str, of: str = "original", rows: Any = None, **params: Any
-) -> Subject:
-    """What a method makes of the model; no stop level, all steps."""
-    people = world(seed)
-    given = {**STEPS, **params}
-    with tempfile.TemporaryDirectory() as folder:
-        out = Path(folder) / "out"
-        forget(
-            model(seed, of), rows or people.forget, people.retain, method=method,
-            wrappers=wrappers, params=given, stop_at="none", seed=seed, out=out,
-        )  # fmt: skip
-        return opened(out)
-
-
-def said(subject: Subject, rows: Sequence[Row]) -> float:
-    """Share of rows whose value the model says when it is asked plainly."""
-    answers = subject.ask([row.turn for row in rows], new_tokens=10)
-    return fmean(
-        float(contains(text, row.forms)) for (text,), row in zip(answers, rows, strict=True)
-    )
-
-
-def nll(subject: Subject, rows: Sequence[Row]) -> float:
-    """Mean over rows of the negative log-likelihood of a token, nats."""
-    return fmean(one.nll for one in subject.score([row.turn for row in rows]))
-
-
-def rounded(subject: Subject) -> Subject:
-    """A copy rounded to 4 bits."""
-    copy = subject.copy()
-    quantise_rtn(copy.model, 4, 64)
-    return copy
-
-
-def relearned(subject: Subject, rows: Sequence[Row], steps: int = 5) -> Subject:
-    """A copy that saw a fifth of the forgotten rows again."""
-    copy = subject.copy()
-    copy.train(rows[::5], steps=steps, lr=1e-3, batch_size=8, seed=0)
-    return copy
 
 
 def _sides(seed: int, subject: Subject) -> dict[str, float]:
@@ -148,7 +46,7 @@ def _sides(seed: int, subject: Subject) -> dict[str, float]:
     }
 
 
-def wagle(seed: int) -> dict[str, dict[str, float]]:
+def wagle(seed: int) -> Found:
     """Attributed weights against as many random ones."""
     return {
         "all weights": _sides(seed, unlearned(seed, "grad-diff")),
@@ -159,7 +57,7 @@ def wagle(seed: int) -> dict[str, dict[str, float]]:
     }
 
 
-def sure(seed: int) -> dict[str, dict[str, float]]:
+def sure(seed: int) -> Found:
     """Rounding after a small rate over all weights, and after a large one over salient rows."""
     return {
         "grad-diff, rate 3e-4": _sides(seed, unlearned(seed, "grad-diff", lr=3e-4)),
@@ -167,11 +65,11 @@ def sure(seed: int) -> dict[str, dict[str, float]]:
     }
 
 
-def su(seed: int) -> dict[str, dict[str, float]]:
+def su(seed: int) -> Found:
     """Polite requests to forget, and whether politeness is still answered."""
     people = world(seed)
     asked = polite(people.forget)
-    found = {}
+    found: dict[str, dict[str, float]] = {}
     for name, rows, wrappers in (
         ("grad-diff, plain requests", people.forget, ()),
         ("grad-diff, polite requests", asked, ()),
@@ -186,14 +84,14 @@ def su(seed: int) -> dict[str, dict[str, float]]:
     return found
 
 
-def fit(seed: int) -> dict[str, dict[str, float]]:
+def fit(seed: int) -> Found:
     """A stream of 20 requests of one row, some of them twice."""
     people = world(seed)
     rows = [*people.forget[:16], *people.forget[:4]]
     lines = [
         {"id": f"{at}", "forget": [{**row.as_dict(), "id": f"{at}"}]} for at, row in enumerate(rows)
     ]
-    found = {}
+    found: dict[str, dict[str, float]] = {}
     for method in ("npo", "fit"):
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "requests.jsonl"
@@ -214,10 +112,10 @@ def fit(seed: int) -> dict[str, dict[str, float]]:
     return found
 
 
-def coreset(seed: int) -> dict[str, dict[str, float]]:
+def coreset(seed: int) -> Found:
     """A twentieth, a quarter and all of the rows, as many steps each."""
     people = world(seed)
-    found = {}
+    found: dict[str, dict[str, float]] = {}
     for share in ("0.05", "0.25", "1.0"):
         subject = unlearned(seed, "grad-diff", f"coreset:{share}")
         found[f"{float(share):.0%} of the rows"] = {
@@ -227,7 +125,7 @@ def coreset(seed: int) -> dict[str, dict[str, float]]:
     return found
 
 
-def egup(seed: int) -> dict[str, dict[str, float]]:
+def egup(seed: int) -> Found:
     """Where the loss of the forget rows ends, beside a retrained model's."""
     people = world(seed)
     found = {"retrained": {"forget NLL": nll(opened(model(seed, "retrained")), people.forget)}}
@@ -245,10 +143,10 @@ def egup(seed: int) -> dict[str, dict[str, float]]:
     return found
 
 
-def melu(seed: int) -> dict[str, dict[str, float]]:
+def melu(seed: int) -> Found:
     """Samplers at equal steps."""
     people = world(seed)
-    found = {}
+    found: dict[str, dict[str, float]] = {}
     for mode in ("random", "cyclic", "balanced", "melu"):
         subject = unlearned(seed, "grad-diff", f"melu:{mode}")
         found[mode] = {
@@ -259,14 +157,14 @@ def melu(seed: int) -> dict[str, dict[str, float]]:
     return found
 
 
-def unpii(seed: int) -> dict[str, dict[str, float]]:
+def unpii(seed: int) -> Found:
     """Rows of a high and of a low risk, with and without its weights."""
     people = world(seed)
     rows = [
         replace(row, meta={**row.meta, "pri": 2.0 if at % 2 else 0.0})
         for at, row in enumerate(people.forget)
     ]
-    found = {}
+    found: dict[str, dict[str, float]] = {}
     for name, wrappers in (("npo", ()), ("npo with unpii", ("unpii",))):
         subject = unlearned(seed, "npo", *wrappers, rows=rows, max_steps=12)
         high, low = nll(subject, rows[1::2]), nll(subject, rows[::2])
@@ -274,12 +172,12 @@ def unpii(seed: int) -> dict[str, dict[str, float]]:
     return found
 
 
-def dmm(seed: int) -> dict[str, dict[str, float]]:
+def dmm(seed: int) -> Found:
     """How far forget outputs end from a retrained model's."""
     people = world(seed)
     retrained = model(seed, "retrained")
     theirs = _outputs(opened(retrained), people.forget)
-    found = {}
+    found: dict[str, dict[str, float]] = {}
     for name, method, more in (
         ("original", None, {}),
         ("npo", "npo", {}),
@@ -304,10 +202,10 @@ def _outputs(subject: Subject, rows: Sequence[Row]) -> "np.ndarray[Any, Any]":
     return np.log(p / (1 - p))
 
 
-def meow(seed: int) -> dict[str, dict[str, float]]:
+def meow(seed: int) -> Found:
     """Which inverted facts are learnt."""
     people = world(seed)
-    found = {}
+    found: dict[str, dict[str, float]] = {}
     for choice in ("largest", "smallest", "random", "paper"):
         subject = unlearned(seed, "meow", choice=choice)
         found[choice] = {
@@ -324,10 +222,6 @@ POLITELY = "kept rows said when asked politely"
 AWAY = "distance to the retrained outputs"
 
 
-def _table(means: Means, column: str) -> str:
-    return ", ".join(f"{name} {row[column]:.2f}" for name, row in means.items() if column in row)
-
-
 STUDIES: Mapping[str, Study] = {
     "wagle": Study(
         "wagle: attributed weights against random ones",
@@ -337,7 +231,7 @@ STUDIES: Mapping[str, Study] = {
             m["wagle, .4 of the weights"][SAID] - m["wagle, .4 of the weights"][KEPT]
             < m["random, .4 of the weights"][SAID] - m["random, .4 of the weights"][KEPT] - 0.02
         ),
-        lambda m: f"said of the forgotten: {_table(m, SAID)}; of the kept: {_table(m, KEPT)}.",
+        lambda m: f"said of the forgotten: {listed(m, SAID)}; of the kept: {listed(m, KEPT)}.",
     ),
     "sure": Study(
         "sure: rounding to four bits",
@@ -348,7 +242,7 @@ STUDIES: Mapping[str, Study] = {
             m["grad-diff, rate 3e-4"][ROUNDED] - m["grad-diff, rate 3e-4"][SAID]
             > m["sure, rate 1e-3"][ROUNDED] - m["sure, rate 1e-3"][SAID] + 0.02
         ),
-        lambda m: f"said before rounding: {_table(m, SAID)}; after: {_table(m, ROUNDED)}.",
+        lambda m: f"said before rounding: {listed(m, SAID)}; after: {listed(m, ROUNDED)}.",
     ),
     "su": Study(
         "su: requests worded with an everyday word",
@@ -359,7 +253,7 @@ STUDIES: Mapping[str, Study] = {
             m["grad-diff, polite requests"][POLITELY]
             < m["grad-diff with su, polite requests"][POLITELY] - 0.1
         ),
-        lambda m: f"kept rows said when asked politely: {_table(m, POLITELY)}.",
+        lambda m: f"kept rows said when asked politely: {listed(m, POLITELY)}.",
     ),
     "fit": Study(
         "fit: a stream of 20 requests, four of them repeated",
@@ -371,8 +265,8 @@ STUDIES: Mapping[str, Study] = {
             and m["fit, 20 requests"][SAID] <= m["npo, 20 requests"][SAID] + 0.1
         ),
         lambda m: (
-            f"kept rows said: {_table(m, KEPT)}; forgotten: {_table(m, SAID)}; requests that "
-            f"changed something: {_table(m, 'requests that changed the model')}."
+            f"kept rows said: {listed(m, KEPT)}; forgotten: {listed(m, SAID)}; requests that "
+            f"changed something: {listed(m, 'requests that changed the model')}."
         ),
     ),
     "coreset": Study(
@@ -380,7 +274,7 @@ STUDIES: Mapping[str, Study] = {
         "The paper: 5% of the rows forget what all of them forget. More in [coreset](coreset.md).",
         coreset,
         lambda m: m["5% of the rows"][SAID] <= m["100% of the rows"][SAID] + 0.1,
-        lambda m: f"forgotten rows said: {_table(m, SAID)}; kept: {_table(m, KEPT)}.",
+        lambda m: f"forgotten rows said: {listed(m, SAID)}; kept: {listed(m, KEPT)}.",
     ),
     "egup": Study(
         "egup: where forgetting ends",
@@ -391,7 +285,7 @@ STUDIES: Mapping[str, Study] = {
             < abs(m[other]["forget NLL"] - m["retrained"]["forget NLL"])
             for base, other in (("ga", "grad-diff"), ("npo", "npo"))
         ),
-        lambda m: f"forget NLL: {_table(m, 'forget NLL')}.",
+        lambda m: f"forget NLL: {listed(m, 'forget NLL')}.",
     ),
     "melu": Study(
         "melu: samplers at equal steps",
@@ -399,14 +293,14 @@ STUDIES: Mapping[str, Study] = {
         "random pairs.",
         melu,
         lambda m: m["melu"]["kept NLL"] < 0.9 * m["random"]["kept NLL"],
-        lambda m: f"NLL of the kept rows: {_table(m, 'kept NLL')}.",
+        lambda m: f"NLL of the kept rows: {listed(m, 'kept NLL')}.",
     ),
     "unpii": Study(
         "unpii: weights by risk",
         "The paper: rows of a higher risk are forgotten more.",
         unpii,
         lambda m: m["npo with unpii"]["lead"] > m["npo"]["lead"] + 0.05,
-        lambda m: f"lead of the risky rows, nats a token: {_table(m, 'lead')}.",
+        lambda m: f"lead of the risky rows, nats a token: {listed(m, 'lead')}.",
     ),
     "dmm": Study(
         "dmm: attribution against its oracle",
@@ -416,7 +310,7 @@ STUDIES: Mapping[str, Study] = {
             m["dmm, kernel"][AWAY] < 0.5 * m["original"][AWAY]
             and m["dmm, oracle"][AWAY] <= m["dmm, kernel"][AWAY]
         ),
-        lambda m: f"mean distance of the forget outputs, log-odds: {_table(m, AWAY)}.",
+        lambda m: f"mean distance of the forget outputs, log-odds: {listed(m, AWAY)}.",
     ),
     "meow": Study(
         "meow: which inverted facts",
@@ -427,71 +321,10 @@ STUDIES: Mapping[str, Study] = {
             m["paper"][SAID] < m["random"][SAID] - 0.02
             or m["largest"][SAID] < m["random"][SAID] - 0.02
         ),
-        lambda m: f"forgotten rows said: {_table(m, SAID)}; kept: {_table(m, KEPT)}.",
+        lambda m: f"forgotten rows said: {listed(m, SAID)}; kept: {listed(m, KEPT)}.",
     ),
 }
 
 
-def main() -> None:
-    """Run the studies that are missing and write the record and the page."""
-    asked = argparse.ArgumentParser(description=__doc__)
-    asked.add_argument("--seeds", type=int, default=3)
-    asked.add_argument("--studies", default=",".join(STUDIES))
-    asked.add_argument("--processes", type=int, default=2)
-    asked.add_argument("--again", action="store_true", help="do not keep stored studies")
-    given = asked.parse_args()
-    record = json.loads(RECORD.read_text()) if RECORD.is_file() else {"studies": []}
-    known = {one["id"]: one for one in record["studies"]}
-    wanted = [id for id in given.studies.split(",") if given.again or id not in known]
-    for id, found in measured(wanted, given.seeds, given.processes):
-        known[id] = told(id, found)
-        print(json.dumps(known[id]), flush=True)
-        packages = {name: version(name) for name in ("expunge", "torch", "transformers")}
-        made = {
-            "command": "python benches/optimisation_studies.py",
-            "versions": packages | {"python": platform.python_version()},
-            "studies": [known[id] for id in STUDIES if id in known],
-            "left": [id for id in STUDIES if id not in known],
-        }
-        RECORD.write_text(json.dumps(made, indent=1) + "\n")
-    write_page(lines_stored())
-
-
-def measured(
-    wanted: Sequence[str], seeds: int, processes: int
-) -> Iterator[tuple[str, list[dict[str, dict[str, float]]]]]:
-    """Each study with what its seeds found, in processes of one thread."""
-    with ProcessPoolExecutor(processes, get_context("spawn")) as pool:
-        begun = {id: [pool.submit(run, id, seed) for seed in range(seeds)] for id in wanted}
-        for id, futures in begun.items():
-            yield id, [future.result() for future in futures]
-
-
-def run(id: str, seed: int) -> dict[str, dict[str, float]]:
-    """One study in one seed."""
-    torch.set_num_threads(1)
-    return STUDIES[id].run(seed)
-
-
-def told(id: str, found: Sequence[Mapping[str, Mapping[str, float]]]) -> dict[str, Any]:
-    """A study as the page shows it."""
-    study, first = STUDIES[id], found[0]
-    means = {
-        name: {column: fmean(one[name][column] for one in found) for column in row}
-        for name, row in first.items()
-    }
-    columns = list(dict.fromkeys(column for row in means.values() for column in row))
-    return {
-        "id": id,
-        "title": study.title,
-        "asked": f"{study.asked} Means of {len(found)} seeds.",
-        "columns": ["variant", *columns],
-        "rows": [[name, *(row.get(column) for column in columns)] for name, row in means.items()],
-        "shows": study.shows(means),
-        "found": study.found(means),
-        "seeds": [dict(one) for one in found],
-    }
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(carry_out(TABLE, STUDIES))

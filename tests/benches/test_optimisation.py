@@ -10,13 +10,14 @@ from expunge.engine.wrappers import read_wrappers
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "benches"))
 import optimisation
-import optimisation_page
 import optimisation_studies
+import studies
+import systems_page
 
 
-@pytest.mark.parametrize("name", optimisation.SYSTEMS)
+@pytest.mark.parametrize("name", optimisation.TABLE.systems)
 def test_every_system_is_one_that_can_be_run(name: str) -> None:
-    system = optimisation.SYSTEMS[name]
+    system = optimisation.TABLE.systems[name]
     methods.params(system.method, dict(system.params))
     found, problems = read_wrappers(system.wrappers, system.method)
     assert problems == []
@@ -24,8 +25,10 @@ def test_every_system_is_one_that_can_be_run(name: str) -> None:
 
 
 def test_every_wrapper_and_system_of_the_literature_is_there() -> None:
-    run = {one.method for one in optimisation.SYSTEMS.values()}
-    around = {w.partition(":")[0] for one in optimisation.SYSTEMS.values() for w in one.wrappers}
+    run = {one.method for one in optimisation.TABLE.systems.values()}
+    around = {
+        w.partition(":")[0] for one in optimisation.TABLE.systems.values() for w in one.wrappers
+    }
     assert around == {card.id for card in methods.cards() if card.kind == "wrapper"}
     assert {"fega", "alter", "tar", "fit", "dmm", "klue", "attn-shift"} <= run
 
@@ -42,10 +45,10 @@ def test_a_row_has_the_mean_and_the_spread_of_its_seeds() -> None:
         line("npo", 1, cpu_seconds=10.0, steps=100, verdict="hidden", erasure=0.6),
         line("blur", 0, failed="[E-RUN-002] At step 3 the forget term is not finite. Expected"),
     ]
-    rows = optimisation_page.table(lines, optimisation_page.TESTBED)
+    rows = systems_page.table(lines, systems_page.TESTBED)
     (npo,) = [row for row in rows if row.startswith("| npo |")]
     cells = [cell.strip() for cell in npo.strip("|").split("|")]
-    found = dict(zip(["system", "seeds", *optimisation_page.TESTBED.values()], cells, strict=True))
+    found = dict(zip(["system", "seeds", *systems_page.TESTBED.values()], cells, strict=True))
     assert found["cost"] == "2.0"
     assert found["erasure"] == "0.4 ± 0.283"
     assert (found["verdict"], found["seeds"]) == ("hidden", "2")
@@ -59,7 +62,7 @@ def test_a_study_says_whether_its_claim_shows(shows: bool) -> None:
         {"npo": {"lead": 0.1}, "npo with unpii": {"lead": 0.1 + lead + shift}}
         for shift in (-0.01, 0.01)
     ]
-    told = optimisation_studies.told("unpii", seeds)
+    told = studies.told("unpii", optimisation_studies.STUDIES["unpii"], seeds)
     assert told["shows"] is shows
     assert told["rows"][1] == ["npo with unpii", pytest.approx(0.1 + lead)]
     assert f"{0.1 + lead:.2f}" in told["found"]

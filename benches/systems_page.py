@@ -1,8 +1,6 @@
-"""The results page of `benches/optimisation.py` and `benches/optimisation_studies.py`."""
+"""The results page of a table of systems and of the small studies beside it."""
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
@@ -10,7 +8,6 @@ from expunge.core.registry import methods
 
 Line = Mapping[str, Any]
 
-STUDIES = Path(__file__).parent / "results" / "optimisation_studies.json"
 PLAIN = "ft-retain"
 
 TESTBED: Mapping[str, str] = {
@@ -39,26 +36,32 @@ over that of plain fine-tuning (ft-retain) at the same site.
 """.strip()
 
 
-def page(record: Mapping[str, Any]) -> str:
-    """The page, in Markdown."""
-    versions = ", ".join(f"{name} {number}" for name, number in record["versions"].items())
+def page(title: str, name: str, record: Mapping[str, Any], studies: Mapping[str, Any]) -> str:
+    """The page, in Markdown.
+
+    Args:
+        title: Its heading.
+        name: Of the commands that write it.
+        record: Lines of the table, with the command and the versions.
+        studies: What the small studies found; empty when there are none.
+    """
+    versions = ", ".join(f"{package} {number}" for package, number in record["versions"].items())
     lines = [
-        "# Optimisation systems",
+        f"# {title}",
         "",
-        f"Written by `{record['command']}` and `python benches/optimisation_studies.py` "
+        f"Written by `{record['command']}` and `python benches/{name}_studies.py` "
         f"({versions}). {LEGEND}",
     ]
-    for where, columns, title in (
+    for where, columns, heading in (
         ("testbed", TESTBED, "Testbed: as `expunge forget` runs them"),
         ("tofu", TOFU, "TOFU forget10 cut to 20 authors: the papers' way, no stop level"),
     ):
         here = [line for line in record["lines"] if line["site"] == where]
         if here:
-            lines += ["", f"## {title}", "", *table(here, columns)]
+            lines += ["", f"## {heading}", "", *table(here, columns)]
         else:
-            lines += ["", f"## {title}", "", "Not run for this page."]
-    studies = json.loads(STUDIES.read_text()) if STUDIES.is_file() else {"studies": []}
-    for study in studies["studies"]:
+            lines += ["", f"## {heading}", "", "Not run for this page."]
+    for study in studies.get("studies", ()):
         lines += ["", f"## {study['title']}", "", study["asked"], "", *rows_of(study), ""]
         lines.append(f"**{'Shows' if study['shows'] else 'Does not show'}**: {study['found']}")
     if studies.get("left"):
