@@ -9,7 +9,7 @@ stand plain fine-tuning, by which costs are told, and npo, which every family ca
 
 import sys
 
-from systems import BASE, System, Table, compare
+from systems import System, Table, compare
 
 TABLE = Table(
     "representation_editing_rl",
