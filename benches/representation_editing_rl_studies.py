@@ -1,0 +1,244 @@
+"""One small study per family, on docs/results/representation_editing_rl.md.
+
+python benches/representation_editing_rl_studies.py [--seeds 3] [--studies r2mu,alphaedit]
+"""
+
+import json
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+import numpy as np
+from baselines import opened
+from representation_editing_rl import TABLE
+from studies import Found, Study, carry_out, listed, model, unlearned, world
+
+from expunge.audit.run import audit
+from expunge.core.rng import generator
+from expunge.engine.run import forget
+from expunge.engine.stream import forget_stream
+from expunge.lm.finetune import finetune
+from expunge.lm.subject import Subject
+from expunge.methods.r2mu import CUE
+from expunge.requests.rows import Row, Turn
+from expunge.testing import tiny_model, tiny_tokenizer
+from expunge.testing.people import REPLY, knowing, people
+
+SAYS = {"target": "text", "text": REPLY}
+PLACE = {"fact_token": "last", "layers": (1,), "contexts": 0}
+"""Where the model of `expunge.testing.people` looks facts up; it knows no texts to put in front."""
+SMALL = {"v_weight_decay": 0.01}
+"""Values of a small model are short, and a weight that is divided by their length rules them."""
+
+
+@contextmanager
+def at(subject: Subject) -> Iterator[Path]:
+    """A model on disk."""
+    with tempfile.TemporaryDirectory() as folder:
+        subject.model.save_pretrained(folder)
+        subject.tokenizer.save_pretrained(folder)
+        yield Path(folder)
+
+
+def first_words(subject: Subject, rows: Sequence[Row], wanted: Sequence[str]) -> float:
+    """Share of rows whose first word is the wanted one."""
+    answers = subject.ask([row.turn for row in rows], new_tokens=1)
+    return fmean(float(text.strip() == word) for (text,), word in zip(answers, wanted, strict=True))
+
+
+def values(rows: Sequence[Row]) -> list[str]:
+    """What each row says."""
+    return [row.reply.strip() for row in rows]
+
+
+@cache
+def thinkers(seed: int) -> tuple[Subject, tuple[Row, ...], tuple[Row, ...]]:
+    """A model that answers at once or thinks first, rows to be forgotten, rows to be kept."""
+    draw = generator(seed, "thinkers")
+    rows = [
+        Row(id=f"P{at}/{what}", prompt=f"P{at} {what}", completion=f" v{draw.integers(30)}")
+        for at in range(12)
+        for what in ("born", "works", "likes")
+    ]
+    taught = [one for row in rows for one in (row, thinking(row))]
+    tokenizer = tiny_tokenizer(
+        [f"{row.prompt}{row.completion}" for row in taught], kind="word", vocab=256
+    )
+    fresh = tiny_model("llama", vocab=len(tokenizer), hidden=64, layers=4, seed=seed, positions=64)
+    finetune(fresh, tokenizer, taught, steps=200, lr=3e-3, batch_size=36, seed=seed)
+    return Subject(fresh, tokenizer), tuple(rows[:9]), tuple(rows[9:])
+
+
+def thinking(row: Row) -> Row:
+    """The same, asked to think first: the value is thought, then said."""
+    said = f" hm{row.completion}{row.completion}"
+    return replace(row, id=f"{row.id}/thought", prompt=f"{row.prompt}{CUE}", completion=said)
+
+
+def r2mu(seed: int) -> Found:
+    """How likely values are where they are said at once, thought, and said after the thought."""
+    subject, given, kept = thinkers(seed)
+    shared = {
+        "layer": 2, "retain_weight": 10.0, "max_steps": 120, "lr": 4e-3, "warmup": 0,
+        "positions": "answer",
+    }  # fmt: skip
+    found = {"original": _thought(subject, given, kept)}
+    with at(subject) as before:
+        file = before / "reasoning.jsonl"
+        rows = [one.as_dict() for one in map(thinking, kept)]
+        file.write_text("\n".join(map(json.dumps, rows)) + "\n")
+        more = {"reasoning": str(file), "reasoning_weight": 10.0, "trace_written": 3}
+        for method, own in (("rmu", {}), ("r2mu", more)):
+            out = before / method
+            forget(
+                before, given, kept, method=method, params={**shared, **own}, stop_at="none",
+                seed=seed, out=out,
+            )  # fmt: skip
+            found[method] = _thought(opened(out), given, kept)
+    return found
+
+
+def _thought(subject: Subject, given: Sequence[Row], kept: Sequence[Row]) -> dict[str, float]:
+    at_once, (thought, said) = _likely(subject, given)[0], _likely(subject, _thinking(given))[1:3]
+    reasoning = _likely(subject, _thinking(kept))[1:3]
+    return {
+        "answered at once": at_once,
+        "thought": thought,
+        "said after the thought": said,
+        "kept, answered at once": _likely(subject, kept)[0],
+        "kept, thought and said": fmean(reasoning),
+    }
+
+
+def _thinking(rows: Sequence[Row]) -> list[Row]:
+    return [thinking(row) for row in rows]
+
+
+def _likely(subject: Subject, rows: Sequence[Row]) -> list[float]:
+    """Mean probability of the first, second, ... token of the answers."""
+    scored = subject.score([Turn(str(row.prompt), str(row.completion)) for row in rows])
+    return [float(p) for p in np.mean([np.exp(one.logp) for one in scored], 0)]
+
+
+def alphaedit(seed: int) -> Found:
+    """Eight requests, one person each, edited one after another."""
+    subject, facts = knowing(seed), people(seed)
+    found: dict[str, dict[str, float]] = {}
+    with at(subject) as before:
+        for name, method, more in (
+            ("rome", "rome", {}),
+            ("memit", "memit", {}),
+            ("alphaedit", "alphaedit", {"l2": 0.1}),
+        ):
+            path = before / "requests.jsonl"
+            path.write_text("\n".join(json.dumps(line) for line in _persons(facts.forget)) + "\n")
+            done = forget_stream(
+                before, path, retain=facts.retain, method=method, stop_at="none", seed=seed,
+                params={**PLACE, **SAYS, **SMALL, **more}, out=before / name,
+            )  # fmt: skip
+            last = opened(Path(done["model"]))
+            found[name] = {
+                "first request refused": _refused(last, facts.forget[:4]),
+                "all requests refused": _refused(last, facts.forget),
+                "forgotten said": first_words(last, facts.forget, values(facts.forget)),
+                "kept said after four": _kept_after(before / name / "0004", facts.retain),
+                "kept said": first_words(last, facts.retain, values(facts.retain)),
+            }
+    return found
+
+
+def _kept_after(folder: Path, rows: Sequence[Row]) -> float:
+    return first_words(opened(folder), rows, values(rows))
+
+
+def _refused(subject: Subject, rows: Sequence[Row]) -> float:
+    return first_words(subject, rows, [REPLY] * len(rows))
+
+
+def _persons(rows: Sequence[Row]) -> list[dict[str, Any]]:
+    named: dict[str, list[Row]] = {}
+    for row in rows:
+        named.setdefault(str(row.subject), []).append(row)
+    return [{"id": name, "forget": [row.as_dict() for row in own]} for name, own in named.items()]
+
+
+CONCEPT_ATTACKS = ("direct", "prefix", "role", "mask", "lens")
+
+
+def concept_vectors(seed: int) -> Found:
+    """What attacks get back of what each method forgot."""
+    facts = world(seed)
+    original = opened(model(seed))
+    found: dict[str, dict[str, float]] = {}
+    for name, method, more in (
+        ("idk-nll", "idk-nll", {}),
+        ("npo", "npo", {}),
+        ("concept-vectors, noise", "concept-vectors", {"max_steps": None}),
+        ("concept-vectors, emptied", "concept-vectors", {"max_steps": None, "mode": "zero"}),
+    ):
+        made = unlearned(seed, method, **more)
+        told = audit(
+            made, forget=facts.forget, retain=facts.retain, original=original,
+            profile="fast", only=CONCEPT_ATTACKS,
+        ).data  # fmt: skip
+        found[name] = {
+            **{id: told["attacks"][id]["recovery"] for id in CONCEPT_ATTACKS},
+            "utility": told["utility"]["value"],
+        }
+    return found
+
+
+STUDIES: Mapping[str, Study] = {
+    "r2mu": Study(
+        "r2mu: what is thought before it is said",
+        "The paper: after rmu reasoning still gives the answer away, and rmu costs the ability to "
+        "reason; r2mu forgets both and keeps reasoning.",
+        r2mu,
+        lambda m: (
+            m["r2mu"]["thought"] < m["rmu"]["thought"] - 0.1
+            and m["r2mu"]["kept, thought and said"] > m["rmu"]["kept, thought and said"] + 0.1
+        ),
+        lambda m: (
+            f"probability of the value in the thought: {listed(m, 'thought')}; of the reasoning "
+            f"that is kept: {listed(m, 'kept, thought and said')}."
+        ),
+    ),
+    "alphaedit": Study(
+        "alphaedit against rome and memit: eight requests in sequence",
+        "The paper: edits inside the null space of what is kept, that also leave earlier edits "
+        "alone, keep a model whole over a sequence that breaks it with rome.",
+        alphaedit,
+        lambda m: (
+            m["alphaedit"]["kept said"] > m["rome"]["kept said"] + 0.1
+            and m["alphaedit"]["forgotten said"] < m["rome"]["forgotten said"] + 0.1
+        ),
+        lambda m: (
+            f"kept facts said at the end: {listed(m, 'kept said')}; forgotten ones said: "
+            f"{listed(m, 'forgotten said')}; refused: {listed(m, 'all requests refused')}."
+        ),
+    ),
+    "concept-vectors": Study(
+        "concept-vectors against methods that move what is said",
+        "The paper: prompts that get round a refusal find what such methods left, and find nothing "
+        "where the vectors that hold a concept are disturbed.",
+        concept_vectors,
+        lambda m: all(
+            max(m["concept-vectors, noise"][id] for id in CONCEPT_ATTACKS)
+            < max(m[other][id] for id in CONCEPT_ATTACKS)
+            for other in ("idk-nll", "npo")
+        ),
+        lambda m: (
+            f"share recovered by direct questions: {listed(m, 'direct')}; by a given beginning: "
+            f"{listed(m, 'prefix')}; utility: {listed(m, 'utility')}."
+        ),
+    ),
+}
+
+if __name__ == "__main__":
+    sys.exit(carry_out(TABLE, STUDIES))
