@@ -90,15 +90,31 @@ def polite(rows: Sequence[Row]) -> list[Row]:
 
 
 def unlearned(
-    seed: int, method: str, *wrappers: str, of: str = "original", rows: Any = None, **params: Any
+    seed: int,
+    method: str,
+    *wrappers: str,
+    of: str = "original",
+    rows: Sequence[Row] = (),
+    kept: Sequence[Row] = (),
+    **params: Any,
 ) -> Subject:
-    """What a method makes of the model; no stop level, all steps."""
+    """What a method makes of the model; no stop level, all steps.
+
+    Args:
+        seed: Of the world and of the run.
+        method: The method.
+        *wrappers: What is wrapped around it.
+        of: The model it begins from, as in `model`.
+        rows: What is to be forgotten; empty means the people that are.
+        kept: What is to be kept beside the other people.
+        **params: Settings beside `STEPS`.
+    """
     people = world(seed)
     given = {**STEPS, **params}
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "out"
         forget(
-            model(seed, of), rows or people.forget, people.retain, method=method,
+            model(seed, of), rows or people.forget, [*kept, *people.retain], method=method,
             wrappers=wrappers, params=given, stop_at="none", seed=seed, out=out,
         )  # fmt: skip
         return opened(out)
