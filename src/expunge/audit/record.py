@@ -1,7 +1,7 @@
 """What an audit leaves behind: the value of ``audit.json``, and the object that carries it."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from importlib import import_module
 from math import isnan
 from pathlib import Path
@@ -127,6 +127,10 @@ def utility_record(utility: Utility | None) -> dict[str, Any] | None:
         "value": utility.value,
         "interval": list(utility.interval),
         **parts,
+        "strata": {
+            name: {**asdict(one), "interval": list(one.interval)}
+            for name, one in utility.strata.items()
+        },
         "gibberish": {"model": model, "original": original},
         "measure": utility.measure,
         "rows": utility.rows,

@@ -152,12 +152,18 @@ class _Pair(_Part):
     original: Share
 
 
+class _Stratum(_Pair):
+    interval: Interval
+    rows: int
+
+
 class _Utility(_Part):
     value: Share
     interval: Interval
     retain: _Pair | None
     neighbour: _Pair | None
     general: _Pair | None
+    strata: dict[str, _Stratum] = {}
     gibberish: _Pair
     measure: Literal["recall", "token accuracy"]
     rows: int

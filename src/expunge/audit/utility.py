@@ -49,6 +49,23 @@ class Answers:
     gibberish: FloatArray
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Stratum:
+    """What is kept of rows of one kind.
+
+    Attributes:
+        model: Mean score of the audited model.
+        original: That of the original.
+        interval: 95% interval of ``model``.
+        rows: Number of rows.
+    """
+
+    model: float
+    original: float
+    interval: tuple[float, float]
+    rows: int
+
+
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class Utility:
     """Utility of the audited model.
@@ -58,6 +75,7 @@ class Utility:
         interval: 95% interval of U.
         replicates: [B] U of each replicate.
         parts: Part -> (model, original); ``retain``, and ``neighbour`` and ``general`` where given.
+        strata: ``part`` or ``part/stratum`` -> what is kept of it, every one that has rows.
         gibberish: Gibberish rate of model and original on these prompts.
         measure: ``recall`` or ``token accuracy``.
         rows: Number of rows asked.
@@ -67,6 +85,7 @@ class Utility:
     interval: tuple[float, float]
     replicates: FloatArray
     parts: Mapping[str, tuple[float, float]]
+    strata: Mapping[str, Stratum]
     gibberish: tuple[float, float]
     measure: str
     rows: int
@@ -137,36 +156,52 @@ def utility(
     weights = np.concatenate(
         [np.ones((1, len(groups))), resample(range(len(groups)), replicates, seed, "utility")]
     )
-    of_model = _worst_of_part(weights, ours, masks, parts)
-    of_original = _worst_of_part(weights, theirs, masks, parts)
+    means = [_means(weights, ours, mask) for mask in masks]
+    of_model = _worst_of_part(means, parts)
+    of_original = _worst_of_part([_means(weights, theirs, mask) for mask in masks], parts)
     base = _harmonic(list(of_original.values()))
     if base[0] <= 0:
         return None
     with np.errstate(invalid="ignore", divide="ignore"):
         ratio = np.minimum(1, _harmonic(list(of_model.values())) / base)
-    low, high = np.nanquantile(ratio[1:], [0.025, 0.975])
     return Utility(
         value=float(ratio[0]),
-        interval=(float(low), float(high)),
+        interval=_interval(ratio[1:]),
         replicates=ratio[1:],
         parts={part: (float(of_model[part][0]), float(of_original[part][0])) for part in of_model},
+        strata={
+            "/".join(filter(None, part)): Stratum(
+                model=float(mean[0]),
+                original=float(theirs[mask].mean()),
+                interval=_interval(mean[1:]),
+                rows=int(mask.sum()),
+            )
+            for part, mask, mean in zip(parts, masks, means, strict=True)
+        },
         gibberish=(float(model.gibberish.mean()), float(original.gibberish.mean())),
         measure="recall" if askable else "token accuracy",
         rows=len(groups),
     )
 
 
+def _means(weights: FloatArray, scores: FloatArray, mask: BoolArray) -> FloatArray:
+    """[1 + B] the weighted mean score of some rows; the first is the plain one."""
+    with np.errstate(invalid="ignore", divide="ignore"):
+        means: FloatArray = (weights[:, mask] @ scores[mask]) / weights[:, mask].sum(axis=1)
+    return means
+
+
+def _interval(replicates: FloatArray) -> tuple[float, float]:
+    low, high = np.nanquantile(replicates, [0.025, 0.975])
+    return float(low), float(high)
+
+
 def _worst_of_part(
-    weights: FloatArray,
-    scores: FloatArray,
-    masks: Sequence[BoolArray],
-    parts: Sequence[tuple[str, str]],
+    means: Sequence[FloatArray], parts: Sequence[tuple[str, str]]
 ) -> dict[str, FloatArray]:
     """Part -> [1 + B] the mean score of its worst stratum."""
     worst: dict[str, FloatArray] = {}
-    for mask, (part, _) in zip(masks, parts, strict=True):
-        with np.errstate(invalid="ignore", divide="ignore"):
-            mean = (weights[:, mask] @ scores[mask]) / weights[:, mask].sum(axis=1)
+    for mean, (part, _) in zip(means, parts, strict=True):
         worst[part] = np.fmin(worst[part], mean) if part in worst else mean
     return worst
 

@@ -31,6 +31,22 @@ def test_utility_is_the_ratio_of_harmonic_means_with_the_worst_stratum() -> None
     }
 
 
+def test_every_stratum_is_told_with_its_interval() -> None:
+    groups = [RETAIN] * 10 + [NEAR] * 10 + [FAR] * 20
+    model = answers([0.8] * 10 + [0.0, 1.0] * 5 + [1.0] * 20)
+    result = utility(model, answers([1.0] * 40), groups, seed=0)
+    assert result is not None
+    told = {name: (one.model, one.original, one.rows) for name, one in result.strata.items()}
+    assert told == {
+        "retain": (pytest.approx(0.8), 1.0, 10),
+        "neighbour/near": (0.5, 1.0, 10),
+        "neighbour/far": (1.0, 1.0, 20),
+    }
+    assert result.strata["neighbour/far"].interval == (1.0, 1.0)
+    low, high = result.strata["neighbour/near"].interval
+    assert 0.1 < low < 0.5 < high < 0.9
+
+
 def test_utility_is_relative_and_never_above_one() -> None:
     result = utility(answers([0.9] * 20), answers([0.6] * 20), [RETAIN] * 20, seed=0)
     assert result is not None

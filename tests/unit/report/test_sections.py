@@ -252,6 +252,22 @@ def test_what_the_record_does_not_hold_is_said_in_one_sentence():
         assert said in page, said
 
 
+def test_every_stratum_stands_in_the_picture_with_its_interval():
+    record = audit_record()
+    part = {"original": 0.95, "rows": 20}
+    record["utility"]["strata"] = {
+        "retain": {"model": 0.9, "original": 0.97, "interval": [0.84, 0.95], "rows": 200},
+        "neighbour/cousins": {"model": 0.71, "interval": [0.52, 0.87], **part},
+        "neighbour/namesakes": {"model": 0.83, "interval": [0.66, 0.94], **part},
+    }
+    page = render_audit(record)
+    assert "keeps no intervals" not in page
+    assert "neighbour rows, cousins: original 0.95, this model 0.71 (0.52 to 0.87)" in page
+    assert "neighbour rows, namesakes: original 0.95, this model 0.83 (0.66 to 0.94)" in page
+    assert "0.71 of 0.95 ◂ least" in page
+    assert "0.83 of 0.95 ◂ least" not in page
+
+
 def test_a_long_prompt_is_content_and_is_cut_when_answers_are_masked():
     text = " ".join(f"word{at}" for at in range(60))
     record = audit_record()

@@ -12,6 +12,11 @@ PARTS = {"retain": "retain rows", "neighbour": "neighbour rows", "general": "gen
 SCORES = (0.25, 0.5, 0.75, 0.95)
 """Erasure scores whose lines are drawn."""
 ENDS = (-0.02, 1.06)
+APART = "Lines: 95% intervals. Of several strata of neighbours the worst counts in U."
+TOGETHER = (
+    "Line: 95% interval of the whole. The record keeps no intervals of the parts, and of several "
+    "strata of neighbours the worst alone."
+)
 
 
 def kept(data: Record) -> Markup | None:
@@ -24,8 +29,7 @@ def kept(data: Record) -> Markup | None:
         title="What the model still does",
         description=". ".join(row.told for row in rows) + ".",
         x=f"{utility['measure']}, a share (U: of the original's)",
-        note="Line: 95% interval of the whole. The record keeps no intervals of the parts, and of "
-        "several strata of neighbours the worst alone.",
+        note=APART if utility.get("strata") else TOGETHER,
     )
     return figure(lambda width: levels(rows, told, width), told)
 
@@ -43,17 +47,27 @@ def _whole(utility: Record) -> Level:
 
 
 def _parts(utility: Record) -> Iterable[Level]:
+    """Each part, and of a part with several strata each of these."""
     worst = worst_part({"utility": utility})
     for key, name in PARTS.items():
-        if pair := utility[key]:
-            least = " ◂ least" if name == worst else ""
+        if (pair := utility[key]) is None:
+            continue
+        strata = {
+            f"{name}, {stratum}" if stratum else name: one
+            for whole, one in utility.get("strata", {}).items()
+            for part, _, stratum in [whole.partition("/")]
+            if part == key
+        }
+        for label, one in (strata or {name: pair}).items():
+            is_least = name == worst and one["model"] == pair["model"]
             yield Level(
-                label=name,
+                label=label,
                 marks=[
-                    Placed(label="original", value=pair["original"], tone="original"),
-                    Placed(label="this model", value=pair["model"]),
+                    Placed(label="original", value=one["original"], tone="original"),
+                    Placed(label="this model", value=one["model"], interval=one.get("interval")),
                 ],
-                detail=f"{pair['model']:.2f} of {pair['original']:.2f}{least}",
+                detail=f"{one['model']:.2f} of {one['original']:.2f}"
+                + (" ◂ least" if is_least else ""),
             )
 
 
