@@ -9,7 +9,7 @@ stand plain fine-tuning, by which costs are told, and npo, which every family ca
 
 import sys
 
-from systems import System, Table, compare
+from systems import BASE, System, Table, compare
 
 TABLE = Table(
     "representation_editing_rl",
@@ -23,13 +23,25 @@ TABLE = Table(
         "elm": System("elm"),
         "r2mu": System("r2mu"),
         "reva": System("reva"),
+        "sspu": System("sspu"),
+        "sae-unknown": System("sae-unknown"),
+        "cure": System("cure"),
         "concept-vectors": System("concept-vectors"),
         "needle": System("needle"),
         "rome": System("rome"),
         "memit": System("memit"),
         "alphaedit": System("alphaedit"),
         "grace": System("grace"),
+        "wise": System("wise"),
+        "unierase": System("unierase"),
         "info-deletion": System("info-deletion"),
+        "rule": System("rule"),
+        "purge": System("purge"),
+        "sisa": System("sisa", params=(("base", BASE),)),
+        "s3t": System("s3t", params=(("base", BASE),)),
+        "uld": System("uld"),
+        "delta-unlearning": System("delta-unlearning"),
+        "o3": System("o3"),
     },
 )
 

@@ -17,10 +17,12 @@ from typing import Any
 import numpy as np
 from baselines import opened
 from representation_editing_rl import TABLE
-from studies import Found, Study, carry_out, listed, model, unlearned, world
+from studies import Found, Study, carry_out, listed, model, said, unlearned, world
 
 from expunge.audit.run import audit
 from expunge.core.rng import generator
+from expunge.engine.exact.capacity import expected_deletions, simulated_deletions
+from expunge.engine.exact.sequences import cyclic
 from expunge.engine.run import forget
 from expunge.engine.stream import forget_stream
 from expunge.lm.finetune import finetune
@@ -28,7 +30,9 @@ from expunge.lm.subject import Subject
 from expunge.methods.r2mu import CUE
 from expunge.requests.rows import Row, Turn
 from expunge.testing import tiny_model, tiny_tokenizer
+from expunge.testing.micro import every_wording
 from expunge.testing.people import REPLY, knowing, people
+from expunge.text.refusal import is_refusal
 
 SAYS = {"target": "text", "text": REPLY}
 PLACE = {"fact_token": "last", "layers": (1,), "contexts": 0}
@@ -168,6 +172,70 @@ def _persons(rows: Sequence[Row]) -> list[dict[str, Any]]:
     return [{"id": name, "forget": [row.as_dict() for row in own]} for name, own in named.items()]
 
 
+REWARDED = {"lr": 3e-4, "accumulation": 1, "new_tokens": 12}
+
+
+def rule(seed: int) -> Found:
+    """What is refused and answered, in wordings that were trained on and in others."""
+    people = world(seed)
+    told = [replace(row, paraphrases=row.paraphrases[:-1]) for row in people.forget]
+    own = every_wording(told)
+    other = [row for row in every_wording(people.forget) if row.prompt not in _prompts(own)]
+    found: dict[str, dict[str, float]] = {}
+    for method, more in (
+        ("idk-nll", {}),
+        ("rule", {"max_steps": 75, "forget_share": 1.0, "boundary_share": 3.0, **REWARDED}),
+        ("purge", {"num_generations": 8, "retain_share": 3, "steer": "always", **REWARDED}),
+    ):
+        subject = unlearned(seed, method, of="refusing", rows=own, **more)
+        found[method] = {
+            "forgotten rows said": said(subject, own),
+            "refused": _declined(subject, own),
+            "said, unseen wordings": said(subject, other),
+            "refused, unseen wordings": _declined(subject, other),
+            "kept rows said": said(subject, people.retain),
+            "kept rows refused": _declined(subject, people.retain),
+        }
+    return found
+
+
+def _prompts(rows: Sequence[Row]) -> set[Any]:
+    return {row.prompt for row in rows}
+
+
+def _declined(subject: Subject, rows: Sequence[Row]) -> float:
+    answers = subject.ask([row.turn for row in rows], new_tokens=12)
+    return fmean(float(is_refusal(text)) for (text,) in answers)
+
+
+SHARDS, PLAYED = 5, 400
+
+
+def s3t(seed: int) -> Found:
+    """How many deletions until every shard has to be trained from its first slice, and the price.
+
+    Prices are in trainings of one adapter on all rows.
+    """
+    found: dict[str, dict[str, float]] = {}
+    for name, slices, sequences in (
+        ("sisa, 6 slices", 6, 1),
+        ("s3t, 6 slices, 2 sequences", 6, 2),
+        ("s3t, 6 slices, 3 sequences", 6, 3),
+        ("s3t, 6 slices, 6 sequences", 6, 6),
+        ("sisa, 20 slices", 20, 1),
+    ):
+        orders = cyclic(range(slices), sequences)
+        played = simulated_deletions(SHARDS, orders, runs=PLAYED, seed=seed)
+        anew = [sum(range(hit + 1, slices + 1)) / slices / SHARDS for hit in range(slices)]
+        found[name] = {
+            "building": sequences * (slices + 1) / 2,
+            "deletions, closed form": expected_deletions(SHARDS, slices, sequences),
+            "deletions, played": fmean(played),
+            "price of a deletion till then": fmean(anew) if sequences == 1 else 0.0,
+        }
+    return found
+
+
 CONCEPT_ATTACKS = ("direct", "prefix", "role", "mask", "lens")
 
 
@@ -221,6 +289,42 @@ STUDIES: Mapping[str, Study] = {
         lambda m: (
             f"kept facts said at the end: {listed(m, 'kept said')}; forgotten ones said: "
             f"{listed(m, 'forgotten said')}; refused: {listed(m, 'all requests refused')}."
+        ),
+    ),
+    "rule": Study(
+        "rule and purge: refusals in other words",
+        "The papers: on-policy rewards refuse what is to be forgotten also in wordings that were "
+        "not trained on, and answer the rest.",
+        rule,
+        lambda m: all(
+            m[method]["said, unseen wordings"] < 0.2
+            and m[method]["refused, unseen wordings"] > 0.5
+            and m[method]["kept rows said"] > 0.9
+            for method in ("rule", "purge")
+        ),
+        lambda m: (
+            f"refused in unseen wordings: {listed(m, 'refused, unseen wordings')}; said there: "
+            f"{listed(m, 'said, unseen wordings')}; kept rows said: {listed(m, 'kept rows said')}."
+        ),
+    ),
+    "s3t": Study(
+        "s3t against sisa: deletions until nothing is left",
+        "The paper: several orders of the slices survive more deletions than one, and a deletion "
+        "that switches adapters off trains nothing. 5 shards, deletions that hit any row.",
+        s3t,
+        lambda m: (
+            m["s3t, 6 slices, 3 sequences"]["deletions, played"]
+            > 1.2 * m["sisa, 6 slices"]["deletions, played"]
+            and all(
+                abs(row["deletions, played"] / row["deletions, closed form"] - 1) < 0.05
+                for row in m.values()
+            )
+        ),
+        lambda m: (
+            f"deletions, closed form: {listed(m, 'deletions, closed form')}. Where building may "
+            "cost as much as that of three sequences, sisa with 20 slices lasts longer still; what "
+            "s3t saves is the training at each deletion (sisa: "
+            f"{m['sisa, 6 slices']['price of a deletion till then']:.2f} of a training)."
         ),
     ),
     "concept-vectors": Study(

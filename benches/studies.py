@@ -29,7 +29,7 @@ from expunge.engine.run import forget
 from expunge.lm.quantise import quantise_rtn
 from expunge.lm.subject import Subject
 from expunge.requests.rows import Row
-from expunge.testing.micro import Micro, every_wording, micro_world, taught_rows
+from expunge.testing.micro import REPLY, Micro, every_wording, micro_world, taught_rows
 from expunge.text.match import contains
 
 STEPS = {"max_steps": 60, "lr": 1e-3, "batch_size": 8, "warmup": 0}
@@ -67,9 +67,16 @@ def world(seed: int) -> Micro:
 
 @lru_cache(maxsize=8)
 def model(seed: int, what: str = "original") -> Path:
-    """A model on disk: the original, one that knows polite wordings too, a retrained one."""
+    """A model on disk: the original, or one that was taught otherwise.
+
+    ``polite`` knows polite wordings too, ``refusing`` says that it does not know the people of the
+    hold-out rows, ``retrained`` never met the forget rows.
+    """
     people = world(seed)
     rows = [*every_wording(people.retain)]
+    if what == "refusing":
+        strangers = every_wording(people.holdout)
+        rows = [*rows, *(replace(row, completion=f" {REPLY}") for row in strangers)]
     if what != "retrained":
         rows = [*every_wording(people.forget), *rows]
     if what == "polite":

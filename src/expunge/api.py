@@ -128,7 +128,7 @@ def audit(
         original = _original_of(Path(model))
     models = {"model": model, "original": original, "reference": reference}
     subjects = {name: _subject(one, tokenizer) for name, one in models.items() if one is not None}
-    check_same_tokens(*subjects.values())
+    check_same_tokens(*subjects.values(), added=True)
     kept = _rows(retain, "retain")
     return run(
         subjects["model"],

@@ -1,4 +1,4 @@
-"""Every gradient method in every precision, with every adapter, layout and family.
+"""Every method that trains in every precision, with every adapter, layout and family.
 
 Twelve cases meet each pair of settings at least once, save that masters, which go with full weights
 alone, stand in two families and two layouts; which ones changes from method to method. The gate
@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from functools import cache
 from itertools import combinations, product
 from pathlib import Path
+from tempfile import mkdtemp
 from typing import Any
 
 import pytest
@@ -21,7 +22,9 @@ from expunge.core.errors import ExpungeError
 from expunge.core.registry import methods
 from expunge.engine import trainer
 from expunge.engine.check import check_forget
+from expunge.engine.combinations import about_rewards
 from expunge.engine.combinations import refused as combinations_refused
+from expunge.engine.drivers import DRIVERS
 from expunge.engine.method import GradientMethod
 from expunge.engine.plan import Plan
 from expunge.engine.runtime import refused as runtime_refused
@@ -29,9 +32,10 @@ from expunge.engine.session import Session
 from expunge.lm.arch import base_of
 from expunge.lm.subject import Subject
 from expunge.testing import tiny_model
-from expunge.testing.methods import world
+from expunge.testing.methods import DRAWS, world
 
 GRADIENT = [card.id for card in methods.cards() if card.kind == "gradient"]
+DRAWING = [card.id for card in methods.cards() if card.kind == "reinforcement"]
 
 FAMILIES = ("llama", "qwen3", "gemma3", "gpt_neox")
 WEIGHTS = ("full", "lora", "lora on 4 bits")
@@ -134,15 +138,22 @@ def planned(family: str, folder: Path) -> Plan:
     return report.plan
 
 
+def settings(method_id: str, case: Case) -> dict[str, object]:
+    """What a case asks of a method; one that draws answers is to draw few."""
+    return {**DRAWS, **case.params} if method_id in DRAWING else case.params
+
+
 def refusals(method_id: str, case: Case, folder: Path) -> list[ExpungeError]:
     """Why a method does not take a pair of settings, as it says before weights load."""
     try:
-        params = methods.params(method_id, case.params)
+        params = methods.params(method_id, settings(method_id, case))
     except ExpungeError as error:
         return list(getattr(error, "problems", (error,)))
     module, onto = methods.load(method_id), planned(case.family, folder).folder
     needs = GradientMethod.assemble(module, params).needs
+    drawing = about_rewards(params, onto) if method_id in DRAWING else ()
     return [
+        *drawing,
         *combinations_refused([module], params, needs=needs, adapter=case.adapter, folder=onto),
         *runtime_refused(method_id, onto, case.adapter),
     ]
@@ -153,13 +164,15 @@ def run(method_id: str, case: Case, folder: Path) -> None:
     if problems := refusals(method_id, case, folder):
         assert {problem.code for problem in problems} <= {"E-USE-003", "E-USE-006"}, problems
         return
-    params = methods.params(method_id, case.params)
+    params = methods.params(method_id, settings(method_id, case))
     plan = replace(
         planned(case.family, folder), method=method_id, params=params, adapter=case.adapter
     )
-    session = Session(plan, original(case.family).copy(), folder / "run")
+    own = Path(mkdtemp(dir=folder))  # what draws keeps its reference there
+    session = Session(plan, original(case.family).copy(), own)
     before = state(session)
-    trained = session.train(None)
+    kind = methods.card(method_id).kind
+    trained = session.train(None) if kind == "gradient" else DRIVERS[kind](session, None).trained
     assert 1 <= trained.steps <= STEPS  # a model that only guesses may be told to stop
     after = state(session)
     moved = {name for name, tensor in before.items() if not torch.equal(after[name], tensor)}
@@ -188,7 +201,7 @@ def state(session: Session, *, adapter: bool = False) -> dict[str, Tensor]:
     }
 
 
-@pytest.mark.parametrize("method_id", GRADIENT)
+@pytest.mark.parametrize("method_id", [*GRADIENT, *DRAWING])
 def test_no_method_refuses_all_or_most_without_need(method_id: str, folder: Path) -> None:
     """Plain full weights always go, and nobody refuses settings that it does not say."""
     refused = [case for case in possible() if refusals(method_id, case, folder)]
@@ -199,7 +212,7 @@ def test_no_method_refuses_all_or_most_without_need(method_id: str, folder: Path
 
 def cases() -> Iterator[Any]:
     """Every method with every place in its table; half of the places wait for the study."""
-    for number, method_id in enumerate(GRADIENT):
+    for number, method_id in enumerate([*GRADIENT, *DRAWING]):
         for place in range(12):
             marks = [pytest.mark.slow] if (number + place) % 2 else []
             yield pytest.param(method_id, place, marks=marks)
@@ -207,12 +220,12 @@ def cases() -> Iterator[Any]:
 
 @pytest.mark.parametrize(("method_id", "place"), cases())
 def test_the_method_works(method_id: str, place: int, folder: Path) -> None:
-    case = list(pairwise(GRADIENT.index(method_id)))[place]
+    case = list(pairwise([*GRADIENT, *DRAWING].index(method_id)))[place]
     run(method_id, case, folder)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("case", possible(), ids=str)
-@pytest.mark.parametrize("method_id", GRADIENT)
+@pytest.mark.parametrize("method_id", [*GRADIENT, *DRAWING])
 def test_the_method_works_in_the_whole_product(method_id: str, case: Case, folder: Path) -> None:
     run(method_id, case, folder)

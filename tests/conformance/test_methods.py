@@ -9,9 +9,8 @@ from expunge.core.registry import methods
 from expunge.testing import check_method, objective, tiny_model
 
 GRADIENT = [card.id for card in methods.cards() if card.kind == "gradient"]
-DRIVEN = [
-    card.id for card in methods.cards() if card.kind in ("gradient", "exact", "merge", "edit")
-]
+KINDS = ("gradient", "exact", "merge", "edit", "reinforcement")
+DRIVEN = [card.id for card in methods.cards() if card.kind in KINDS]
 
 
 @pytest.mark.parametrize("method_id", DRIVEN)

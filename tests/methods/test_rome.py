@@ -116,7 +116,7 @@ def test_it_makes_a_model_say_that_it_does_not_know(tmp_path: Path) -> None:
 
 def test_defaults_are_the_papers() -> None:
     params = methods.params("rome", {})
-    assert (params.kl_factor, params.v_weight_decay, params.clamp_norm_factor) == (0.0625, 0.5, 4)
+    assert (params.kl_factor, params.clamp_norm_factor) == (0.0625, 4)
     assert (params.v_num_grad_steps, params.v_lr, params.merge) == (25, 0.5, 1)
     assert rome.lengths(params.contexts) == [5] * 10 + [10] * 10
     assert task_of(knowing(), people()).forget

@@ -61,7 +61,7 @@ CARD = {
     "access": "weights",
     "cost": "an autoencoder, once; 3 answers a wording, each read by half of the original too",
     "maturity": "paper",
-    "version": 1,
+    "version": 2,
     "family": "read-out",
     "level": "W",
     "threshold": 0.10,

@@ -29,7 +29,7 @@ from expunge.engine.remembered import Table, Wanted, computed, drawn, keep, kept
 from expunge.engine.slots.sample import Sampler
 from expunge.engine.sources import Frozen
 from expunge.engine.start import Start, handed_over, is_replayed, logits_of, moving_head
-from expunge.engine.view import Editing, View
+from expunge.engine.view import Editing, Finding, View
 from expunge.lm.arch import Slots, base_of
 from expunge.lm.digest import model_digest
 
@@ -122,6 +122,10 @@ class Remembered:
     def edited(self, edit: Editing) -> Frozen:
         """The anchor under a change, asked anew each time."""
         return self._asked().edited(edit)
+
+    def through(self, find: Finding) -> Frozen:
+        """Another model, found in the one that is asked, asked anew each time."""
+        return self._asked().through(find)
 
     @property
     def blocks(self) -> int:

@@ -2,7 +2,8 @@
 
 A change folder holds the weights in their own layout (`transformers` or `peft` load it as it is),
 ``change.json``, and for full weights ``revert.safetensors``: the bitwise exclusive or of the new
-weights with the parent's, which takes either to the other exactly.
+weights with the parent's, which takes either to the other exactly. A change whose vocabulary grew
+also keeps the files of the original that tell of it (`expunge.engine.vocabulary`).
 """
 
 import json
@@ -19,7 +20,8 @@ from expunge.core.atomic import new_folder, write_json
 from expunge.core.errors import ExpungeError
 from expunge.core.paths import inside
 from expunge.engine.made import FOLDER as MADE
-from expunge.engine.runtime import files_of, read_parts
+from expunge.engine.runtime import PARTS, entries_of, files_of, read_parts
+from expunge.engine.vocabulary import TOKENIZER_FILES, check_tokens, give_back, replaced_by
 from expunge.lm.digest import folder_digest
 from expunge.lm.folder import inspect_folder
 from expunge.lm.headers import weight_files
@@ -30,16 +32,6 @@ MANIFEST = "change.json"
 PATCH = "revert.safetensors"
 REVERTED = "reverted"
 STAGING = ".original"
-TOKENIZER_FILES = (
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "chat_template.jinja",
-    "vocab.json",
-    "merges.txt",
-    "tokenizer.model",
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,12 +86,14 @@ def write_patch(parent: Path, folder: Path) -> int:
     """Write what takes the new weights in ``folder`` back to the parent's.
 
     Returns:
-        Number of weights that differ.
+        Number of weights that differ, those of added rows included.
     """
-    patch = xor(read_tensors(weight_files(folder)), read_tensors(weight_files(parent)))
-    changed = {name: tensor for name, tensor in patch.items() if bool(tensor.any())}
-    save_file(changed, folder / PATCH)
-    return sum(int(tensor.count_nonzero()) for tensor in changed.values())
+    new = read_tensors(weight_files(folder))
+    patch = xor(new, read_tensors(weight_files(parent)))
+    save_file(patch, folder / PATCH)
+    return sum(
+        int(bits.count_nonzero()) + new[name].numel() - bits.numel() for name, bits in patch.items()
+    )
 
 
 def load_change(folder: str | Path) -> Change:
@@ -122,7 +116,7 @@ def load_change(folder: str | Path) -> Change:
 
 
 def verify_result(folder: Path, manifest: Mapping[str, Any]) -> None:
-    """Check the weights of a change folder, and its run-time parts, against its own manifest.
+    """Check weights, run-time parts and added tokens of a change against its own manifest.
 
     Raises:
         ExpungeError: ``E-MODEL-009``.
@@ -131,6 +125,7 @@ def verify_result(folder: Path, manifest: Mapping[str, Any]) -> None:
     if expected is not None:
         _compare(folder, folder_digest(folder), expected)
     read_parts(folder, manifest)
+    check_tokens(folder, manifest)
 
 
 def verify(folder: Path, expected: str) -> None:
@@ -191,7 +186,7 @@ def read_tensors(files: Iterable[Path]) -> dict[str, Tensor]:
 def _rebuild(change: Change, target: Path) -> None:
     """Undo the exclusive or, file by file, so that no more than one file is in memory."""
     patch = load_file(change.folder / PATCH)
-    own = {MANIFEST, PATCH, *files_of(change.manifest)}
+    own = {MANIFEST, PATCH, *files_of(change.manifest), *replaced_by(change.manifest)}
     for file in change.folder.iterdir():
         if file.is_file() and file.name not in own and not file.name.startswith("."):
             if file.suffix == ".safetensors":
@@ -200,6 +195,7 @@ def _rebuild(change: Change, target: Path) -> None:
                 save_file({**new, **old}, target / file.name, metadata={"format": "pt"})
             else:
                 shutil.copyfile(file, target / file.name)
+    give_back(change.folder, change.manifest, target)
 
 
 def _copy_parent(change: Change, target: Path) -> None:
@@ -217,12 +213,29 @@ def _copy_parent(change: Change, target: Path) -> None:
 
 
 def _give_parts_back(change: Change, target: Path) -> None:
-    """Make of the original's weights the change it was, where it had run-time parts itself."""
+    """Make of the original's weights the change it was, where it had run-time parts itself.
+
+    A part that this change took the place of lies in the original's folder alone, with what its
+    method made.
+    """
     before = change.manifest["parent"].get("manifest")
-    if before is not None:
-        for name in files_of(before):
-            shutil.copyfile(inside(change.folder, name), target / name)
-        write_json(target / MANIFEST, before)
+    if before is None:
+        return
+    own, parent = entries_of(change.manifest), Path(change.manifest["parent"]["path"])
+    gone = [entry for entry in entries_of(before) if entry not in own]
+    if gone and not parent.is_dir():
+        raise ExpungeError(
+            "E-MODEL-001",
+            f"The original of this change is not at {parent}.",
+            f"that folder: the part of {gone[0]['method']} that this change replaced lies there.",
+            "Put it back there.",
+        )
+    lost = files_of({"runtime": {PARTS: gone}})
+    for name in files_of(before):
+        shutil.copyfile(inside(parent if name in lost else change.folder, name), target / name)
+    if gone and (parent / MADE).is_dir():
+        shutil.copytree(parent / MADE, target / MADE)
+    write_json(target / MANIFEST, before)
 
 
 def _exchange(folder: Path) -> None:

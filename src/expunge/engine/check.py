@@ -16,10 +16,11 @@ from expunge.data.jsonl import read_rows
 from expunge.data.retain import choose_retain
 from expunge.engine import rates, runtime
 from expunge.engine.change import read_manifest
-from expunge.engine.combinations import about_edits, refused
+from expunge.engine.combinations import about_edits, about_rewards, refused
 from expunge.engine.datasets import wordings_of
 from expunge.engine.estimate import estimate
 from expunge.engine.exact import base_for
+from expunge.engine.exact.asking import problems_of
 from expunge.engine.levels import StopAt
 from expunge.engine.method import GradientMethod, sieves
 from expunge.engine.plan import Plan
@@ -101,13 +102,16 @@ def check_forget(
         report.problems += inspect_folder(reference).problems
     if settings is not None and not wrong:
         report.problems += _wrong_together(method, around, settings, adapter, folder)
-        report.problems += runtime.refused(method, folder, adapter)
+        if (refuse := getattr(methods.load(method), "refuse", None)) and "forget" in rows:
+            report.attempt(lambda: refuse(rows, settings))
         for wrapper, own in modules_of(around):
             if hasattr(wrapper, "refuse"):
                 inside = (methods.load(method), settings, own, rows)
                 report.attempt(lambda w=wrapper, given=inside: w.refuse(*given))  # type: ignore[misc]
     base, wrong = base_for(method, settings, folder, adapter=adapter, rows=rows)
-    report.problems += wrong
+    report.problems += wrong + problems_of(
+        method, settings, folder, base, rows=rows, seed=seed, max_minutes=max_minutes
+    )
     compared = None if anchor is None else inspect_folder(anchor)
     report.problems += [] if compared is None else compared.problems
     if settings is not None and settings.lora_targets and adapter:
@@ -226,14 +230,17 @@ def _wrong_together(
     adapter: str | None,
     folder: Folder,
 ) -> list[ExpungeError]:
-    module = methods.load(method)
-    if not hasattr(module, "forget"):  # it trains nothing
-        return list(about_edits(adapter))
+    module, parts = methods.load(method), runtime.refused(method, folder, adapter)
+    is_reinforced = methods.card(method).kind == "reinforcement"
+    if not hasattr(module, "forget") and not is_reinforced:  # it trains nothing
+        return [*about_edits(adapter), *parts]
     around = modules_of(wrappers)
     needs = GradientMethod.assemble(module, settings, around).needs
     modules = [module, *(wrapper for wrapper, _ in around)]
     problems = sieves(module, modules[1:])
-    return problems + refused(modules, settings, needs=needs, adapter=adapter, folder=folder)
+    problems += about_rewards(settings, folder) if is_reinforced else ()
+    problems += refused(modules, settings, needs=needs, adapter=adapter, folder=folder)
+    return problems + parts
 
 
 def occupied(out: Path) -> ExpungeError | None:
@@ -278,6 +285,8 @@ def _missing_targets(folder: Folder, targets: Sequence[str]) -> list[ExpungeErro
 def _passed(plan: Plan) -> int:
     """Rows of one epoch: the forget rows, unless the method passes over those that are kept."""
     passes = methods.card(plan.method).extra.get("passes")
+    if methods.card(plan.method).kind == "reinforcement":
+        return int(methods.load(plan.method).passes(plan.rows, plan.params, plan.seed))
     if passes != "retain":
         name = {"pairs": "alternates", "repeats": "repeats"}.get(str(passes), "")
         each = getattr(plan.params, name, 1)

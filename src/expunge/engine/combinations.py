@@ -12,6 +12,7 @@ from torch import Tensor
 
 from expunge.core.errors import ExpungeError
 from expunge.core.families import GradientParams
+from expunge.engine.runtime import entries_of
 from expunge.engine.slots.mask import Mask
 from expunge.engine.world import sharding
 from expunge.lm.folder import Folder
@@ -54,10 +55,12 @@ def refused(
         folder: The model.
 
     Returns:
-        ``E-USE-006`` for each combination, all of them.
+        ``E-USE-006`` for each combination, all of them, and what the method's own
+        ``unfit(params, folder)`` finds.
     """
     combines = any(hasattr(module, "combine") for module in modules)
     return [
+        *getattr(modules[0], "unfit", lambda *_: ())(params, folder),
         *_about_adapters(modules, params, adapter),
         *(_about_resets(modules) if adapter else ()),
         *_about_packing(params, folder),
@@ -95,6 +98,33 @@ def about_edits(adapter: str | None) -> Iterator[ExpungeError]:
         yield _together(
             "Several processes with a method that edits the weights in one.",
             "Start it without torchrun.",
+        )
+
+
+def about_rewards(params: GradientParams, folder: Folder) -> Iterator[ExpungeError]:
+    """What cannot work with a method that draws answers and learns from their rewards."""
+    if sharding() or int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        yield _together(
+            "Several processes with a method that draws answers: nobody has measured that their "
+            "draws and rewards add up.",
+            "Start it without torchrun.",
+        )
+    if params.precision == "bf16-masters":
+        yield _together(
+            "precision=bf16-masters with a method that draws answers: its policy gradient is the "
+            "library's, which has no masters.",
+            "Use --set precision=bf16.",
+        )
+    if params.packing:
+        yield _together(
+            "packing with a method that draws answers: what it trains on is drawn, and padded.",
+            "Leave packing out.",
+        )
+    if folder.manifest is not None and entries_of(folder.manifest):
+        yield _together(
+            f"{folder.path}, a model with a run-time part, with a method that draws answers: the "
+            "reference it loads would be without that part.",
+            "Take the model below it, or name another --method.",
         )
 
 

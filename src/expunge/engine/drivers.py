@@ -6,6 +6,9 @@ from typing import Any
 
 from expunge.core.registry import methods
 from expunge.engine.exact import base_of, record_of
+from expunge.engine.exact.making import made
+from expunge.engine.exact.scheme import is_ensemble
+from expunge.engine.exact.telling import details_of
 from expunge.engine.levels import StopLevel
 from expunge.engine.precision import loading_dtype
 from expunge.engine.session import Session, Trained
@@ -53,15 +56,33 @@ def merge(session: Session, stop: StopLevel | None) -> Driven:
 
 
 def exact(session: Session, stop: StopLevel | None) -> Driven:
-    """Train the base model on the rows that stay; the original is only compared with."""
+    """Train the base model, or an ensemble on it, on the rows that stay.
+
+    The original is only compared with.
+    """
     plan, original = session.plan, session.subject
     base = load(base_of(plan).path, dtype=loading_dtype(plan.params, adapted=False))
     record = record_of(plan, base.digest)
     subject = Subject(base.model, original.tokenizer, digest=base.digest)
     anew = Session(plan, subject, session.run, session.world)
-    trained = anew.train(None)
+    told: dict[str, Any] = {}
+    if is_ensemble(methods.load(plan.method)):
+        trained = made(anew)
+        record |= trained.record
+        told = details_of(trained.record)
+    else:
+        trained = anew.train(None)
     details = {"base": record["base"]["digest"][:16], "trained_rows": len(record["rows"])}
-    return Driven(anew, trained, record, details | {"near_duplicates": len(record["alike"])})
+    details |= {"near_duplicates": len(record["alike"]), **told}
+    return Driven(anew, trained, record, details)
+
+
+def reinforcement(session: Session, stop: StopLevel | None) -> Driven:
+    """Reward what the model says, until the stop level or the last step."""
+    from expunge.engine.reinforcement.driver import reinforce  # the library takes seconds to load
+
+    trained = reinforce(session, stop)
+    return Driven(session, trained, trained.record, _short(trained.record))
 
 
 DRIVERS: Mapping[str, Callable[[Session, StopLevel | None], Driven]] = {
@@ -69,6 +90,7 @@ DRIVERS: Mapping[str, Callable[[Session, StopLevel | None], Driven]] = {
     "merge": merge,
     "edit": edit,
     "exact": exact,
+    "reinforcement": reinforcement,
 }
 
 

@@ -33,6 +33,11 @@ def asked_of(module: nn.Module, given: tuple[Any, ...], named: Asked) -> dict[st
     return dict(zip(names, given, strict=False)) | dict(named)
 
 
+def tokens_of(asked: Asked) -> dict[str, Any]:
+    """What of the arguments of a call says which tokens it is about."""
+    return {name: asked[name] for name in TOKENS if asked.get(name) is not None}
+
+
 def with_cache(model: PreTrainedModel, asked: Asked) -> dict[str, Any]:
     """The arguments with the cache in them that the model would otherwise make by itself."""
     uses: bool | None = asked.get("use_cache")
@@ -75,7 +80,7 @@ class FirstPass:
     Args:
         model: The model that is to read the tokens then.
         other: The one that reads them first.
-        noted: Its outputs -> [B, T, k], what to note of each position.
+        noted: Its outputs -> [B, T, k], what to note of each position; None notes a zero.
         options: Further arguments of its forward.
     """
 
@@ -83,41 +88,49 @@ class FirstPass:
         self,
         model: PreTrainedModel,
         other: PreTrainedModel,
-        noted: Callable[[Any], Tensor],
+        noted: Callable[[Any], Tensor] | None = None,
         **options: Any,
     ) -> None:
         self._main = len(new_cache(model).layers)
-        self._other, self._noted, self._options = other, noted, options
+        self._other, self._what, self._options = other, noted, options
         self._start: int | None = None
         self._size = 0
 
     @torch.no_grad()
-    def __call__(self, asked: Asked) -> tuple[Any, Tensor]:
+    def __call__(self, asked: Asked, **options: Any) -> tuple[Any, Tensor]:
         """Read the tokens of one call.
 
         Args:
             asked: Its arguments, with the cache that the model is going to use.
+            options: Further arguments of the other's forward, for this call.
 
         Returns:
             What the other model said, and all that was noted of these rows so far, this call's
             positions last: [B, past + T, k].
         """
-        inputs = {name: asked[name] for name in TOKENS if asked.get(name) is not None}
+        inputs = tokens_of(asked)
+        options = {**self._options, **options}
         cache = asked.get("past_key_values")
         if cache is None:
-            outputs = self._other(**inputs, **self._options, use_cache=False)
-            return outputs, self._noted(outputs)
+            outputs = self._other(**inputs, **options, use_cache=False)
+            return outputs, self._noted(outputs, inputs)
         layers = self._layers_in(cache)
         own = copy.copy(cache)
         own.layers = layers[:-1]
-        outputs = self._other(**inputs, **self._options, past_key_values=own, use_cache=True)
-        noted = self._noted(outputs)[:, None]
+        outputs = self._other(**inputs, **options, past_key_values=own, use_cache=True)
+        noted = self._noted(outputs, inputs)[:, None]
         history, _ = layers[-1].update(noted, noted)
         if self._size == 0:
             self._size = len(own.layers) + 1
         start = self._start or 0
         cache.layers[start : start + self._size] = [*own.layers, layers[-1]]
         return outputs, history[:, 0]
+
+    def _noted(self, outputs: Any, inputs: Asked) -> Tensor:
+        if self._what is not None:
+            return self._what(outputs)
+        given = inputs["input_ids"] if "input_ids" in inputs else inputs["inputs_embeds"]
+        return torch.zeros(*given.shape[:2], 1, device=given.device)
 
     def _layers_in(self, cache: Any) -> list[Any]:
         """What lies in the cache for this pass; new layers where nothing does yet."""

@@ -49,6 +49,8 @@ class StepGradient:
         self.method, self.task, self.datasets = method, task, datasets
         self.sampler, self._anchor, self._steps = sampler, anchor, steps
         self.world = world or World()
+        self.latest: Gradients | None = None
+        """What the latest step combined, for a method that redirects it; else None."""
         self._reported: dict[str, Mean] = {}
         if self.world.sharded:
             self._refuse_uneven_shares()
@@ -98,7 +100,7 @@ class StepGradient:
         draw = self.sampler.draw(index).share(self.world.rank, self.world.size)
         chunks = self._chunks(draw)
         totals = self._denominators(model, draw, chunks)
-        self._reported = {}
+        self._reported, self.latest = {}, None
         if self.method.combine is None or self.paused:
             values = self._joint(model, draw, chunks, totals, backward)
         else:
@@ -174,6 +176,8 @@ class StepGradient:
         once = _Once(self, model, draw, (chunks, totals), backward)
         found, beside = once.taken()
         combined = self.method.combine(found, self.task.state, self.method.params)
+        if self.method.redirect is not None:
+            self.latest = found
         if beside is not None:
             combined = [g + b for g, b in zip(combined, beside, strict=True)]
         for parameter, gradient in zip(once.parameters, combined, strict=True):

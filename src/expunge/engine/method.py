@@ -36,6 +36,9 @@ class GradientMethod:
             in the loss as they are, rest with the forget term, and no combiner sees them.
         refresh: After each epoch, (task, params): what is looked up anew on the model as it is
             then, in evaluation mode and without gradient, and kept in the task's state.
+        redirect: (moves, `Gradients`, state, params) -> moves: what becomes of the way the
+            optimiser went, in every step in which gradients were combined. It sees one tensor for
+            each trainable parameter, after scaling, momentum, clipping and decay.
         edit: Of a method that trains nothing: (`Finishing`, params), changes the weights itself.
         two_pass: Whether the terms' denominators depend on the model (``"exact": "two-pass"`` in
             the card; weights in them carry no gradient). They then take a pass of their own.
@@ -57,6 +60,7 @@ class GradientMethod:
     on_epoch: Callable[..., None] | None
     finish: Callable[..., None] | None
     refresh: Callable[..., None] | None = None
+    redirect: Callable[..., Sequence[Any]] | None = None
     edit: Callable[..., None] | None = None
     added: Mapping[str, Term] = field(default_factory=dict)
     beside: Mapping[str, Term] = field(default_factory=dict)
@@ -71,8 +75,9 @@ class GradientMethod:
 
         A slot is a function of a module, or the name of a shared one. ``combines(params)`` of a
         module says whether it needs its combiner with these parameters, ``effort(params)`` how many
-        plain steps a step takes. The hooks ``prepare``, ``on_epoch``, ``refresh`` and ``finish`` of
-        wrappers run after the method's own, in the order given.
+        plain steps a step takes, ``needs(params)`` what of the card's needs there is with them.
+        The hooks ``prepare``, ``on_epoch``, ``refresh`` and ``finish`` of wrappers run after the
+        method's own, in the order given.
 
         Raises:
             ExpungeError: ``E-USE-006`` when two wrappers claim one slot.
@@ -111,6 +116,7 @@ class GradientMethod:
             on_epoch=hook("on_epoch"),
             finish=hook("finish"),
             refresh=hook("refresh"),
+            redirect=_defined(module, "redirect") if combines else None,
             edit=_defined(module, "edit"),
             added={id: _with(term, own) for id, (term, own) in terms.items() if term is not None},
             beside=getattr(module, "BESIDE", {}) | _beside(wrappers),
@@ -199,7 +205,7 @@ def clashes(wrappers: Sequence[ModuleType]) -> list[ExpungeError]:
 def _needs(
     module: ModuleType, params: GradientParams, wrappers: Sequence[ModuleType]
 ) -> frozenset[str]:
-    needs = frozenset(module.CARD["needs"])
+    needs = frozenset(getattr(module, "needs", lambda _: module.CARD["needs"])(params))
     if _defined(module, "retain") is None:
         needs -= {"retain"}
         if all(_defined(wrapper, "retain") is None for wrapper in wrappers):

@@ -123,6 +123,8 @@ def judge(
 def _why_nothing_changed(plan: Plan, trained: Trained) -> tuple[str, str, str]:
     if trained.lr == 0:
         cause = "the learning rate is 0"
+    elif trained.record.get("zero_variance") == 1 and trained.record.get("reward") is not None:
+        cause = "all answers drawn to a prompt got the same reward, every time"
     elif trained.steps == 0:
         cause = "the forget rows were at the stop level before the first step"
     else:

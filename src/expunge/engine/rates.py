@@ -35,14 +35,20 @@ def learning_rate(
         params: The method's parameters; a number in ``lr`` is taken as it is.
         parameters: Size of the model.
         adapter: Whether only an adapter is trained.
-        card: Of the method; with ``"trains": "adapter"`` its rate is already an adapter's.
+        card: Of the method; with ``"trains": "adapter"`` its rate is already an adapter's, and
+            ``"rate_exponent"`` stands for `EXPONENT`.
     """
     if params.lr != "auto":
         return float(params.lr)
     paper = describe(type(params))["lr"]["paper"]
     factor = ADAPTER_FACTOR if adapter and card.get("trains") != "adapter" else 1.0
-    size = max(1.0, FULL_SIZE / max(parameters, 1)) ** EXPONENT
-    return float(f"{paper * size * factor:.2g}")
+    exponent = card.get("rate_exponent", EXPONENT)
+    return float(f"{scaled(paper, parameters, exponent) * factor:.2g}")
+
+
+def scaled(rate: float, parameters: int, exponent: float = EXPONENT) -> float:
+    """A card's rate at the size of a model."""
+    return float(rate * max(1.0, FULL_SIZE / max(parameters, 1)) ** exponent)
 
 
 def run_length(params: GradientParams, steps_per_epoch: int, parameters: int) -> int:

@@ -36,8 +36,9 @@ from expunge.engine.made import FOLDER as MADE
 from expunge.engine.outcome import RUN, judge, manifest_of, summary_of
 from expunge.engine.plan import Plan
 from expunge.engine.precision import loading_dtype
-from expunge.engine.runtime import attach, entries_of, parts_of, write_parts
+from expunge.engine.runtime import attach, entries_of, parts_of, stacked, write_parts
 from expunge.engine.session import Session, Trained
+from expunge.engine.vocabulary import ADDED, write_tokens
 from expunge.engine.world import World, gathered, joined
 from expunge.lm.digest import folder_digest
 from expunge.lm.load import Loaded, load, quiet
@@ -175,7 +176,7 @@ def _run(plan: Plan, world: World) -> dict[str, Any]:
     driven = DRIVERS[methods.card(plan.method).kind](session, stop)
     trained = driven.trained
     result = _save(plan, loaded, trained, run / RESULT, world)
-    parts = below if trained.runtime is None else [*below, trained.runtime]
+    parts = stacked(below, trained.runtime)
     changed = _weights_changed(plan, trained, result) if world.first else 0
     after = driven.session.levels()
     levels = {"before": before, "after": after}
@@ -183,6 +184,7 @@ def _run(plan: Plan, world: World) -> dict[str, Any]:
     summary: dict[str, Any] = world.agreed(summary_of(plan, driven, levels, changed, seconds))
     judge(plan, trained, after, summary)
     if world.first:
+        added = write_tokens(plan.folder, result, driven.session.task)
         manifest = {
             **manifest_of(plan, driven, stop),
             "processes": world.size,
@@ -190,6 +192,7 @@ def _run(plan: Plan, world: World) -> dict[str, Any]:
             "runtime": write_parts(result, parts),
             "result": {"digest": folder_digest(result)},
             "summary": summary,
+            **({ADDED: added} if added else {}),
         }
         _publish(plan.out, result, manifest)
     world.wait()
@@ -279,6 +282,7 @@ def _publish(out: Path, result: Path, manifest: Mapping[str, Any]) -> None:
     made = out / RUN / MADE
     for file in sorted(made.iterdir()) if made.is_dir() else ():
         (out / MADE).mkdir(exist_ok=True)
+        shutil.rmtree(out / MADE / file.name, ignore_errors=True)  # a folder of a cut-off move
         file.replace(out / MADE / file.name)
     for file in sorted(result.iterdir()):
         file.replace(out / file.name)

@@ -54,6 +54,8 @@ class Part:
         moves: How many of its numbers change what the model says; 0 where it does nothing yet.
         method: Whose ``attach`` puts it in; the engine fills this in, and the next.
         version: Of that method's card.
+        supersedes: Whether it takes the place of the parts that its method put in before; said
+            when a change is made, and no part of what is written.
     """
 
     settings: Mapping[str, Any]
@@ -61,6 +63,7 @@ class Part:
     moves: int
     method: str = ""
     version: int = 0
+    supersedes: bool = False
 
     @property
     def head(self) -> dict[str, Any]:
@@ -233,6 +236,19 @@ def parts_of(folder: Folder) -> list[Part]:
     return parts_of(inspect_folder(folder.base))
 
 
+def stacked(below: Sequence[Part], part: Part | None) -> list[Part]:
+    """The parts of a change: what it stands on, then its own.
+
+    Args:
+        below: The parts of what it stands on.
+        part: Its own, if it has one; where that supersedes, those of its method are left out.
+    """
+    if part is None:
+        return list(below)
+    stay = [one for one in below if not (part.supersedes and one.method == part.method)]
+    return [*stay, part]
+
+
 def entries_of(manifest: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
     """What ``change.json`` says of each part; empty when the change has none.
 
@@ -274,12 +290,27 @@ def refused(method: str, folder: Folder, adapter: str | None) -> list[ExpungeErr
     ways = {}
     if adapter:
         ways[f"--adapter {adapter}"] = "Leave --adapter out."
+    if alone := _alone(method, folder):
+        ways[f"The run-time part of {alone}, which stands beside no other,"] = (
+            "Name a model without it, or a method without a run-time part."
+        )
     if sharding():
         ways[sharding()] = "Use data parallelism (torchrun without sharding)."
     return [
         ExpungeError("E-USE-006", f"{way} with {whose}.", "options that go together.", remedy)
         for way, remedy in ways.items()
     ]
+
+
+def _alone(method: str, folder: Folder) -> str:
+    """Whose part the model has, where that stands beside no other method's; else ``""``."""
+    module = methods.load(method)
+    if folder.manifest is None or not hasattr(module, "attach"):
+        return ""
+    own = getattr(module, "CARD", {}).get("id", method)
+    others = {entry["method"] for entry in entries_of(folder.manifest)} - {own}
+    cards = {other: getattr(methods.load(other), "CARD", {}) for other in sorted(others)}
+    return next((other for other, card in cards.items() if card.get("alone")), "")
 
 
 def _is_entry(entry: object) -> bool:

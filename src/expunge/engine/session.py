@@ -32,6 +32,7 @@ from expunge.engine.method import GradientMethod
 from expunge.engine.plan import Plan
 from expunge.engine.precision import computing
 from expunge.engine.runtime import Part, attach
+from expunge.engine.slots.mask import Mask
 from expunge.engine.slots.sample import Sampler
 from expunge.engine.slots.select import applied
 from expunge.engine.slots.stop import Measured
@@ -137,6 +138,11 @@ class Session:
     def vocabulary(self) -> int:
         """Number of tokens the model chooses among."""
         return int(self.subject.model.config.get_text_config().vocab_size)
+
+    @property
+    def allowed(self) -> Mask:
+        """Which weights of the model itself may move."""
+        return self._allowed
 
     def levels(self) -> tuple[Level, Level]:
         """Forget and retain level of the model as it is now."""

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from expunge.engine.attention import attention_maps
 from expunge.engine.forward import Inputs, packed_hidden, packed_logits, stack
-from expunge.engine.view import Editing
+from expunge.engine.view import Editing, Finding
 from expunge.lm.arch import Slots
 
 WASTE = 1.15
@@ -46,6 +46,10 @@ class Live:
     def edited(self, edit: Editing) -> "Live":
         """The same model under a change that lasts for each forward pass."""
         return Edited(self._model, edit)
+
+    def through(self, find: Finding) -> "Live":
+        """Another model, found in this one."""
+        return Live(find(self._model))
 
 
 class Edited(Live):
@@ -112,6 +116,10 @@ class Frozen(Live):
 
         return Frozen(self._model, switched)
 
+    def through(self, find: Finding) -> "Frozen":
+        """Another model, found in this one, held still."""
+        return Frozen(find(self._model), self._switch)
+
     def logits(self, inputs: Inputs) -> Tensor:
         """[N, V], detached."""
         self.forwards += 1
@@ -156,6 +164,10 @@ class Counting:
 
     def edited(self, edit: Editing) -> "Counting":
         """Zeros, however the model is changed."""
+        return self
+
+    def through(self, find: Finding) -> "Counting":
+        """Zeros, of whatever model."""
         return self
 
     def hidden(self, inputs: Inputs, layers: Sequence[int]) -> Mapping[int, Tensor]:

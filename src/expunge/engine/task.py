@@ -81,6 +81,8 @@ class Task:
         world: The processes that train together; None is this one alone.
         record: What ``prepare`` wants told in the manifest; numbers and words also stand in the
             summary.
+        added: Tokens that a method added to the model, and their ids; see
+            `expunge.engine.vocabulary`.
     """
 
     model: "PreTrainedModel"
@@ -100,6 +102,7 @@ class Task:
     earlier: Path | None = None
     world: "World | None" = None
     record: dict[str, Any] = field(default_factory=dict)
+    added: dict[str, int] = field(default_factory=dict)
 
     @property
     def forget(self) -> Sequence[Row]:

@@ -31,6 +31,7 @@ from expunge.core.events import Progress
 from expunge.engine import checkpoints
 from expunge.engine.gradient import TERMS, StepGradient
 from expunge.engine.masks import AppliedMask
+from expunge.engine.moves import Moves
 from expunge.engine.optimiser import MasterAdamW
 from expunge.engine.slots.stop import Measured
 from expunge.engine.world import sharding
@@ -129,14 +130,25 @@ class Conductor(TrainerCallback):
     stopped_by: str = ""
     _saved_at: float = field(default_factory=time.monotonic)
 
+    def __post_init__(self) -> None:
+        """Watch the moves of this run."""
+        self._moves = Moves(self.gradient, self.mask)
+
     def bind(self, trainer: UnlearningTrainer) -> None:
         """Give access to the terms of the latest step."""
         self._trainer = trainer
 
+    def on_pre_optimizer_step(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        """Note where the weights are, for a method that redirects the step."""
+        self._moves.begin()
+
     def on_optimizer_step(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> None:
-        """Put masked weights back."""
+        """Let the method redirect the step, then put masked weights back."""
+        self._moves.end()
         self.mask.on_weights()
 
     def on_step_end(

@@ -13,7 +13,7 @@ from torch.nn import functional
 from expunge.engine.forward import Inputs
 from expunge.engine.mean import Mean, mean_of
 
-Scope = Literal["answer", "all_nonpad", "legacy_all"]
+Scope = Literal["answer", "whole", "all_nonpad", "legacy_all"]
 
 
 class Source(Protocol):
@@ -44,6 +44,10 @@ class Source(Protocol):
         """The same model under a change that lasts for each forward pass."""
         ...
 
+    def through(self, find: "Finding") -> "Source":
+        """Another model, found in this one."""
+        ...
+
 
 @runtime_checkable
 class Zeros(Protocol):
@@ -54,6 +58,9 @@ class Zeros(Protocol):
 
 Editing = Callable[[Any], AbstractContextManager[Any]]
 """From the model to the context in which it is changed for the time of a forward pass."""
+
+Finding = Callable[[Any], Any]
+"""From the model to another one that belongs to it, an assistant for instance."""
 
 
 class _Weighted(torch.autograd.Function):
@@ -188,16 +195,19 @@ class View:
         return self._under_anchor(self.inputs)
 
     def over(self, scope: Scope) -> "View":
-        """This view with other supervised positions (for distribution losses only).
+        """This view with other supervised positions.
 
         Args:
-            scope: ``answer`` keeps this view's own; ``all_nonpad`` takes every real position;
-                ``legacy_all`` takes every position, padding included.
+            scope: ``answer`` keeps this view's own; ``whole`` takes all tokens of a row but the
+                first. The others are for losses over distributions alone: ``all_nonpad`` takes
+                every real position, ``legacy_all`` every position, padding included.
         """
         if scope == "answer":
             return self
         real = self.inputs.attention_mask.bool()
-        keep = real if scope == "all_nonpad" else torch.ones_like(real)
+        keep = torch.ones_like(real) if scope == "legacy_all" else real
+        if scope == "whole":
+            keep = real & functional.pad(real[:, 1:], (0, 1))
         shifted = self.inputs.input_ids.roll(-1, dims=1)
         inputs = replace(self.inputs, keep=keep, targets=shifted[keep])
         return View(inputs, self._source, self._anchor, weights=self._weights)
@@ -237,6 +247,13 @@ class View:
         Where only denominators are counted nothing is changed, and the numbers are zeros.
         """
         return View(self.inputs, self._source.edited(edit), self._anchor, weights=self._weights)
+
+    def through(self, find: Finding) -> "View":
+        """The same rows under another model, which is found in this one.
+
+        Where only denominators are counted nothing is looked for, and the numbers are zeros.
+        """
+        return View(self.inputs, self._source.through(find), self._anchor, weights=self._weights)
 
     @property
     def is_counted(self) -> bool:

@@ -11,13 +11,14 @@ from math import ceil
 
 import numpy as np
 
-from expunge.core.families import GradientParams
+from expunge.core.families import GradientParams, ReinforcementParams
 from expunge.core.registry import methods
 from expunge.data.encode import Encoded
 from expunge.engine.estimate import VALUE, Pass, Size, Work, adapter_weights, size_of
 from expunge.engine.measure import ITEMS
 from expunge.engine.method import GradientMethod
 from expunge.engine.plan import Plan
+from expunge.engine.reinforcement.work import rollouts, steering
 from expunge.engine.wrappers import modules_of
 
 MEASUREMENTS = 40
@@ -60,6 +61,13 @@ def work_of(plan: Plan, encoded: Mapping[str, Sequence[Encoded]], steps: int) ->
     method = GradientMethod.assemble(methods.load(plan.method), params, modules_of(plan.wrappers))
     views = _views(method, len(plan.rows["forget"]), forget, kept)
     training, passes = _step(views, params), round(steps * method.effort)
+    drawn: list[Pass] = []
+    reference = 0
+    if isinstance(params, ReinforcementParams):
+        room, asked = folder.positions or 1 << 30, [*forget, *kept]
+        training, drawn = rollouts(asked, params, steps, room)
+        drawn += steering(asked, params, len(forget), room)
+        reference = 0 if plan.adapter or not params.beta else folder.parameters
     adapter = adapter_weights(params.lora_r, size.blocks, size.width)
     trained = adapter if plan.adapter else folder.parameters
     rows = {"forget": forget, "retain": kept}
@@ -69,6 +77,7 @@ def work_of(plan: Plan, encoded: Mapping[str, Sequence[Encoded]], steps: int) ->
         _over(_own_wordings(kept)[:ITEMS], LEVELS),
         _over(forget, 1),  # the rows of the stop level
         *anchor.passes(),
+        *drawn,
     ]
     every = max(1, ceil(steps * CHECKPOINT_SHARE))
     return Work(
@@ -79,7 +88,7 @@ def work_of(plan: Plan, encoded: Mapping[str, Sequence[Encoded]], steps: int) ->
         scored=scored,
         checkpoints=ceil(steps / every),
         stored=folder.bytes,
-        still=anchor.held(),
+        still=anchor.held() + reference,
         adapter=bool(plan.adapter),
         recomputed=params.checkpointing,
         weight_bytes=_weight_bytes(params),

@@ -90,7 +90,7 @@ def modules_of(wrappers: Sequence[Wrapped]) -> list[Wrapper]:
 
 
 def _trains_to_forget(card: Card) -> bool:
-    return "forget" in card.needs and card.kind != "edit"
+    return "forget" in card.needs and card.kind not in ("edit", "reinforcement")
 
 
 def _card(name: str) -> Card:

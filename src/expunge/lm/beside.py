@@ -60,8 +60,10 @@ class _Along:
     def read(self, _: nn.Module, positional: tuple[Any, ...], named: Mapping[str, Any]) -> None:
         """Run the other model on the same tokens, up to the layer."""
         ids = positional[0] if positional else named["input_ids"]
-        mask = named.get("attention_mask")
-        mask = torch.ones_like(ids) if mask is None else mask
+        mask, leader = named.get("attention_mask"), named.get("past_key_values")
+        if mask is None:  # nothing is padded, in this call or in those before
+            past = 0 if leader is None else leader.get_seq_length()
+            mask = ids.new_ones(len(ids), past + ids.shape[1])
         self.first = ((mask.cumsum(1) == 1) & mask.bool())[:, -ids.shape[1] :]
         if self._other is None:
             return
@@ -69,7 +71,7 @@ class _Along:
         inputs = {"input_ids": ids.to(device), "attention_mask": mask.to(device)}
         if named.get("position_ids") is not None:
             inputs["position_ids"] = named["position_ids"].to(device)
-        cache = self._in_step(named.get("past_key_values"), device)
+        cache = self._in_step(leader, device)
         self.states = forward_to(
             self._other,
             self._layer,

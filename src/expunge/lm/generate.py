@@ -172,7 +172,11 @@ def _greedy(
     Where there are several batches, the last few rows of each do not keep it going: they are
     gathered, and go on together.
     """
-    write = _write if can_share(model) else _run_to_the_end
+    write, shares = _run_to_the_end, can_share(model)
+    if shares:
+        write = _write
+    else:  # what such a model says may depend on where the prompt ends
+        begun = [[]] * len(prompts)
     written = [list(ids) for ids in begun]
     most = settings.max_new_tokens
     going = [i for i, ids in enumerate(written) if len(ids) < most]

@@ -6,6 +6,8 @@ probability of the drawing is that of its own tokens.
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import combinations
+from operator import eq
 from typing import Any
 
 import torch
@@ -17,6 +19,7 @@ from expunge.lm.generate import generate, stop_ids
 from expunge.lm.hooks import evaluating
 from expunge.lm.scoring import masked_logits, padding_id
 from expunge.lm.subject import Subject
+from expunge.lm.vocabulary import is_part
 from expunge.requests.rows import Turn
 
 
@@ -95,14 +98,20 @@ def rates(subject: Subject, samples: Sequence[Sample]) -> list[float]:
     return found
 
 
-def check_same_tokens(*subjects: Subject) -> None:
+def check_same_tokens(*subjects: Subject, added: bool = False) -> None:
     """Check that models speak in the same tokens.
+
+    Args:
+        *subjects: The models.
+        added: Whether some may have tokens that others lack: enough where they read the same text,
+            not where one scores the ids that another one drew.
 
     Raises:
         ExpungeError: ``E-MODEL-011`` when they do not: one cannot score what another one drew.
     """
-    first, *others = (subject.tokenizer.get_vocab() for subject in subjects)
-    if any(other != first for other in others):
+    known = [subject.tokenizer.get_vocab() for subject in subjects]
+    agree = is_part if added else eq
+    if not all(agree(one, other) for one, other in combinations(known, 2)):
         raise ExpungeError(
             "E-MODEL-011",
             "Two models with different vocabularies, to be compared token by token.",

@@ -1,5 +1,6 @@
 """Whether two model folders speak in the same tokens, read from their files alone."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,12 @@ TOKENIZER = "tokenizer.json"
 
 def vocabulary(folder: Folder) -> str | None:
     """A hash of the tokens of a folder and their ids; None where the files do not tell."""
+    tokens = _tokens(folder)
+    return None if tokens is None else digest(sorted(tokens.items(), key=str))
+
+
+def _tokens(folder: Folder) -> dict[str, Any] | None:
+    """Token -> id; None where the files do not tell."""
     root = _where(folder)
     if root is None:
         return None
@@ -25,7 +32,13 @@ def vocabulary(folder: Folder) -> str | None:
         for added in told.get("added_tokens") or ()
         if isinstance(added, dict)
     }
-    return digest(sorted(tokens.items(), key=str)) if tokens else None
+    return tokens or None
+
+
+def is_part(one: Mapping[str, Any], two: Mapping[str, Any]) -> bool:
+    """Whether one vocabulary (token -> id) is the other, or that with tokens added."""
+    few, many = sorted((one, two), key=len)
+    return all(token in many and many[token] == at for token, at in few.items())
 
 
 def _where(folder: Folder) -> Path | None:
@@ -45,9 +58,14 @@ def _ids(model: Any) -> dict[str, Any]:
 
 
 def other_tokens(folder: Folder, other: Folder) -> ExpungeError | None:
-    """``E-MODEL-011`` when two models cannot be compared token by token."""
-    one, two = vocabulary(folder), vocabulary(other)
-    if one is None or two is None or one == two:
+    """``E-MODEL-011`` when two models cannot be compared token by token.
+
+    One may have tokens that the other lacks (unlearning can add some), if all others are the same.
+    """
+    one, two = _tokens(folder), _tokens(other)
+    if one is None or two is None:
+        return None
+    if is_part(one, two):
         return None
     return ExpungeError(
         "E-MODEL-011",

@@ -26,19 +26,12 @@ Departs from the paper:
 """
 
 from dataclasses import dataclass
-from typing import Literal
 
-import torch
-from safetensors.torch import load_file, save_file
-from torch import Tensor
 from transformers import PreTrainedModel
 
-from expunge.core.errors import ExpungeError
-from expunge.core.families import EditParams
-from expunge.core.params import param
-from expunge.engine.editing.keys import moment
-from expunge.engine.editing.locating import texts_of
-from expunge.engine.editing.spreading import over_blocks, spread
+from expunge.core.families import NullSpaceParams
+from expunge.engine.editing.null_space import in_null_space
+from expunge.engine.editing.spreading import over_blocks
 from expunge.engine.finish import Finishing
 from expunge.engine.slots.mask import Mask, mlp_outputs_only
 from expunge.engine.task import Task
@@ -60,25 +53,10 @@ CARD = {
 DEPTH = 8 / 32
 """Where the top one of the paper's blocks was."""
 
-KEYS = "keys.safetensors"
-"""File with the keys of all edits so far, inside what a change's method made."""
-
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Params(EditParams):
+class Params(NullSpaceParams):
     """The shared parameters of editing, the blocks, and what counts as the null space."""
-
-    nullspace: Literal["energy", "absolute"] = param(
-        "energy",
-        help="which directions are null: those that hold a share of all energy, or those whose "
-        "energy is below a number",
-        paper="absolute",
-        choices=("energy", "absolute"),
-    )
-    threshold: float = param(
-        1e-3, help="that share, or that number (nullspace_threshold)", paper=2e-2, low=0.0
-    )
-    l2: float = param(10.0, help="weight of the length of the change (L2)", paper=10, low=0.0)
 
 
 def mask(model: PreTrainedModel, task: Task, params: Params) -> Mask:
@@ -89,80 +67,5 @@ def mask(model: PreTrainedModel, task: Task, params: Params) -> Mask:
 
 def edit(change: Finishing, params: Params) -> None:
     """One batch of all associations, beside those of earlier requests."""
-    task, model = change.task, change.task.model
     plan, layers = over_blocks(change, params, depth=DEPTH)
-    texts, earlier = texts_of(task, params), keys_before(task)
-    null = {
-        layer: null_space(moment(model, plan.datasets, texts, layer), params) for layer in layers
-    }
-    held = dict(earlier)
-
-    def solve(layer: int, keys: Tensor, missing: Tensor) -> Tensor:
-        name = f"block {layer}"
-        old = earlier.get(name, keys[:0].float()).to(keys)
-        held[name] = torch.cat([old, keys]).float().cpu()
-        return constrained(null[layer].to(keys), keys, missing, old.T @ old, params.l2)
-
-    spread(model, plan, layers, solve)
-    keep(task, held)
-    change.steps = len(plan.asked)
-    change.record |= {"null": {str(at): p.shape[1] for at, p in null.items()}}
-
-
-def null_space(moment: Tensor, params: Params) -> Tensor:
-    """U0 [d_in, k]: the eigenvectors of a second moment that hardly any key has a part in.
-
-    Raises:
-        ExpungeError: ``E-USE-003`` when there are none.
-    """
-    energy, vectors = torch.linalg.eigh(moment)
-    energy = energy.clamp(min=0)  # from the smallest up
-    if params.nullspace == "absolute":
-        inside = energy < params.threshold
-    else:
-        inside = energy.cumsum(0) < params.threshold * energy.sum()
-    if not inside.any():
-        raise ExpungeError(
-            "E-USE-003",
-            f"No direction of {len(energy)} is null at threshold={params.threshold:g}.",
-            "a threshold that leaves some direction to write into.",
-            "Raise it (--set threshold=...).",
-        )
-    found: Tensor = vectors[:, inside]
-    return found
-
-
-def constrained(null: Tensor, keys: Tensor, missing: Tensor, held: Tensor, l2: float) -> Tensor:
-    """The change that lies in the null space.
-
-    The system is solved inside the null space, where it is symmetric: with ``X = U0 Y``,
-    ``[ U0^T (K K^T + M) U0 + L2 I ] Y = U0^T K T^T``.
-
-    Args:
-        null: U0 [d_in, k], orthonormal.
-        keys: [n, d_in].
-        missing: [n, d_out].
-        held: M [d_in, d_in].
-        l2: L2.
-
-    Returns:
-        [d_out, d_in].
-    """
-    inside = keys @ null
-    system = inside.T @ inside + null.T @ held @ null
-    system += l2 * torch.eye(len(system), dtype=system.dtype, device=system.device)
-    solved: Tensor = null @ torch.linalg.solve(system, inside.T @ missing)
-    return solved.T
-
-
-def keys_before(task: Task) -> dict[str, Tensor]:
-    """``block l`` -> keys [n, d_in] of the edits of the changes this one stands on."""
-    file = None if task.earlier is None else task.earlier / KEYS
-    return {} if file is None or not file.is_file() else load_file(file)
-
-
-def keep(task: Task, held: dict[str, Tensor]) -> None:
-    """Leave the keys of all edits so far to whoever goes on from here."""
-    if task.folder is not None:
-        task.folder.mkdir(parents=True, exist_ok=True)
-        save_file({name: keys.contiguous() for name, keys in held.items()}, task.folder / KEYS)
+    in_null_space(change, params, plan, layers)

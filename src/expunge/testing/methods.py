@@ -13,7 +13,9 @@ from torch import Tensor
 
 from expunge.core.registry import methods
 from expunge.engine.change import load_change, revert
+from expunge.engine.check import check_forget
 from expunge.engine.datasets import Datasets
+from expunge.engine.exact.scheme import is_ensemble
 from expunge.engine.forward import Inputs
 from expunge.engine.gradient import StepGradient
 from expunge.engine.method import GradientMethod
@@ -33,6 +35,15 @@ from expunge.testing.tiny import tiny_model
 
 STEPS = 6
 
+DRAWS: dict[str, Any] = {
+    "batch_size": 4,
+    "accumulation": 1,
+    "num_generations": 4,
+    "new_tokens": 8,
+    "steer_epochs": 1,
+}
+"""What a method that draws answers is given besides, so that few are drawn."""
+
 
 def check_method(method_id: str) -> None:
     """Check what architecture section 6 asks of a method.
@@ -40,13 +51,17 @@ def check_method(method_id: str) -> None:
     It trains and changes weights; two runs give the same weights; its change loads, verifies and
     reverts bit for bit. The steps of every kind that trains are the engine's: the cut into
     micro-batches changes nothing (float64, 1e-12); `objective` equals the engine's own first step
-    (1e-9).
+    (1e-9). A method that draws answers has a policy gradient instead, the driver's.
 
     Raises:
         AssertionError: Naming the promise that does not hold.
     """
     with _promise(method_id, "its change loads, and two runs give the same weights"):
         _check_runs(method_id)
+    if methods.card(method_id).kind == "reinforcement":
+        with _promise(method_id, "it takes an adapter, and refuses what it cannot do"):
+            _check_draws(method_id)
+        return
     if methods.card(method_id).kind == "edit":
         return
     with _promise(method_id, "1 x 8 accumulation gives the same gradient as 8 x 1"):
@@ -96,6 +111,8 @@ def _check_runs(method_id: str) -> None:
         params: dict[str, Any] = {"max_steps": STEPS, "lr": 1e-3}
         if methods.card(method_id).kind == "exact":
             params["base"] = str(stage_base(folder))
+        if methods.card(method_id).kind == "reinforcement":
+            params |= DRAWS
         options: dict[str, Any] = {"method": method_id, "params": params, "stop_at": "none"}
         first = forget(original, rows.forget, rows.retain, out=folder / "a", **options)
         forget(original, rows.forget, rows.retain, out=folder / "b", **options)
@@ -105,6 +122,8 @@ def _check_runs(method_id: str) -> None:
             free = {**options, "params": {**params, "max_steps": None}}
             all_of_it = forget(original, rows.forget, rows.retain, out=folder / "c", **free)
             ended = all_of_it["steps"] == first["steps"]
+        if is_ensemble(methods.load(method_id)):  # it trains in stages, and STEPS are those of one
+            ended = first["steps"] > 0 and first["steps"] % STEPS == 0
         expect(ended or first["steps"] == STEPS, f"it made {first['steps']} steps of {STEPS}")
         expect(first["weights_changed"] > 0, "it changed nothing")
         expect(twice[0] == twice[1], "two runs of one command gave different weights")
@@ -114,6 +133,24 @@ def _check_runs(method_id: str) -> None:
         expect(folder_digest(original) == before, "it changed the original's folder")
         revert(folder / "a")
         expect(inspect_folder(folder / "a").digest == before, "revert gave other weights")
+
+
+def _check_draws(method_id: str) -> None:
+    """An adapter that was drawn with loads like any other; rows end to end are refused by name."""
+    rows = world()
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        original = stage(folder)
+        options: dict[str, Any] = {
+            "method": method_id, "stop_at": "none", "out": folder / "a",
+            "params": {"max_steps": 2, "lr": 1e-2, **DRAWS},
+        }  # fmt: skip
+        summary = forget(original, rows.forget, rows.retain, adapter="lora", **options)
+        expect(summary["weights_changed"] > 0, "its adapter does nothing")
+        load(load_change(folder / "a").folder)
+        options |= {"params": {**options["params"], "packing": True}, "out": folder / "b"}
+        problems = check_forget(original, rows.forget, rows.retain, **options).problems
+        expect([one.code for one in problems] == ["E-USE-006"], f"packing gave {problems}")
 
 
 def _check_accumulation(method_id: str) -> None:

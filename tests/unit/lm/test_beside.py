@@ -7,6 +7,7 @@ from peft import LoraConfig, get_peft_model
 from expunge.lm.beside import mixed
 from expunge.lm.generate import generate
 from expunge.lm.hooks import capture
+from expunge.lm.prefixes import new_cache
 
 PROMPTS = [[1, 7, 8, 9], [1, 20, 21], [1, 30, 31, 32, 33, 34], [1, 5, 40, 41], [1, 50]]
 
@@ -86,3 +87,20 @@ def test_a_model_under_an_adapter_reads_on_with_the_other(loud, tokenizer):
     adapted = get_peft_model(one, LoraConfig(r=2, target_modules=["down_proj"])).eval()
     with mixed(adapted, other, -1, lambda own, others, first: others):
         assert written(adapted, tokenizer) == expected
+
+
+def test_without_a_mask_only_the_first_call_opens_a_row_and_the_other_reads_on(loud):
+    one, other = (loud("llama", vocab=320, seed=seed) for seed in (0, 1))
+    ids, opens, states = torch.tensor(PROMPTS[:1]), [], []
+
+    def look(own, others, first):
+        opens.append(first.expand(own.shape[:2]).tolist())
+        states.append(others)
+        return own
+
+    with torch.no_grad(), mixed(one, other, 0, look):
+        cache = new_cache(one)
+        one(input_ids=ids[:, :2], past_key_values=cache, use_cache=True)
+        one(input_ids=ids[:, 2:], past_key_values=cache, use_cache=True)
+    assert opens == [[[True, False]], [[False, False]]]
+    torch.testing.assert_close(states[-1][0], in_full(other, PROMPTS[0], 0)[2:])

@@ -8,6 +8,7 @@
     writing        a matrix that turns keys into values, put into the weights
     spreading      several blocks, each closing its share of what is missing
     editors        one association after the other, or all at once
+    null_space     all at once, where no key of other text points
     concepts       the value vectors that hold a concept, and noise for them
 
 `rome`, `memit`, `alphaedit` and whatever edits with other objectives are built from these.

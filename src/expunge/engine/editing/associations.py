@@ -10,7 +10,7 @@ Reference: Locating and Editing Factual Associations in GPT, 2022; merged prompt
 Unlearning: Are Knowledge Editing Methods Strong Baselines for LLM Unlearning?, 2025.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -74,6 +74,7 @@ def associations(
     contexts: Sequence[str] = (),
     merge: int = 1,
     paraphrased: int = 0,
+    encode: Callable[[Turn], Encoded] | None = None,
 ) -> list[Association]:
     """What has to be edited for some rows.
 
@@ -86,6 +87,8 @@ def associations(
         merge: Most rows with the same target that share one edit; their prompts are said one after
             the other. Conversations and running text are not merged.
         paraphrased: How many of a row's other wordings count as well, at most; none of merged rows.
+        encode: A prompt with what is to be said -> tokens, those to be said supervised. None takes
+            both as one text, with the end of the turn.
 
     Raises:
         ExpungeError: ``E-DATA-011`` when a prompt is too long for the model.
@@ -98,7 +101,8 @@ def associations(
         turns = [turn, *(behind(turn, context) for context in contexts)]
         if len(group) == 1:
             turns += [reply_with(other, target) for other in group[0].turns[1 : 1 + paraphrased]]
-        prompts = tuple(prompt_of(encoder, one, subject, place) for one in turns)
+        read = encode or encoder.encode
+        prompts = tuple(_placed(encoder, one, read(one), (subject, place)) for one in turns)
         ids, drift = tuple(row.id for row in group), _drift(encoder, subject, place)
         made.append(Association(ids, subject, target, prompts, drift))
     return made

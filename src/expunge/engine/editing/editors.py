@@ -18,16 +18,14 @@ from expunge.core.families import EditParams
 from expunge.engine.editing.associations import Association
 from expunge.engine.editing.keys import keys_of, moment
 from expunge.engine.editing.locating import Plan, texts_of
+from expunge.engine.editing.sizes import is_large
 from expunge.engine.editing.spreading import spread
 from expunge.engine.editing.values import entering_at, values_at, wanted
 from expunge.engine.editing.writing import least_squares, rank_one, ridged, write
 from expunge.engine.finish import Finishing
 
-LARGE = 500_000_000
-"""Parameters from which lambda is the papers'."""
-
 OTHERS = 15000.0
-"""Their lambda."""
+"""Lambda of the papers."""
 
 
 def one_by_one(change: Finishing, params: EditParams, plan: Plan) -> None:
@@ -75,8 +73,7 @@ def all_at_once(
     """
     model, texts = change.task.model, texts_of(change.task, params)
     others = {layer: ridged(moment(model, plan.datasets, texts, layer)) for layer in layers}
-    size = sum(parameter.numel() for parameter in model.parameters())
-    weight = weight_of(mom2_update_weight, len(plan.asked), size)
+    weight = weight_of(mom2_update_weight, len(plan.asked), model.num_parameters())
 
     def solve(layer: int, keys: Tensor, missing: Tensor) -> Tensor:
         return least_squares(weight * others[layer].to(keys), keys, missing)
@@ -93,4 +90,4 @@ def weight_of(given: float | Literal["auto"], edits: int, size: int) -> float:
     """
     if given != "auto":
         return float(given)
-    return OTHERS if size >= LARGE else edits / 2
+    return OTHERS if is_large(size) else edits / 2

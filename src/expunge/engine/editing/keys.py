@@ -7,7 +7,7 @@ Definition (k: the input of W_l at one token):
 Reference: Locating and Editing Factual Associations in GPT, 2022.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from hashlib import sha256
 
 import torch
@@ -20,6 +20,7 @@ from expunge.data.encode import Encoded
 from expunge.engine.datasets import Datasets
 from expunge.engine.editing.associations import Association
 from expunge.engine.editing.values import entering_at
+from expunge.engine.forward import Inputs
 from expunge.lm.digest import model_digest
 from expunge.lm.hooks import forward_within
 
@@ -91,8 +92,37 @@ def moment(model: nn.Module, datasets: Datasets, texts: Sequence[Encoded], layer
     return load_file(file)["moment"]
 
 
-@torch.no_grad()
+def supervised_keys(
+    model: nn.Module, datasets: Datasets, texts: Sequence[Encoded], layer: int
+) -> Tensor:
+    """[d_ff, d_ff], float64: the sum of k k^T where supervised tokens are predicted.
+
+    Args:
+        model: The model as it now is.
+        datasets: Makes batches.
+        texts: Rows with supervised tokens.
+        layer: The block.
+    """
+    total, _ = _summed(model, datasets, texts, layer, lambda inputs: inputs.keep)
+    return total
+
+
 def _computed(model: nn.Module, datasets: Datasets, texts: Sequence[Encoded], layer: int) -> Tensor:
+    total, count = _summed(
+        model, datasets, texts, layer, lambda inputs: inputs.attention_mask.bool()
+    )
+    return total / max(count, 1)
+
+
+@torch.no_grad()
+def _summed(
+    model: nn.Module,
+    datasets: Datasets,
+    texts: Sequence[Encoded],
+    layer: int,
+    where: Callable[[Inputs], Tensor],
+) -> tuple[Tensor, int]:
+    """The sum of k k^T over some positions, and how many these are."""
     total, count = torch.zeros(()), 0
     ordered = sorted(texts, key=lambda item: len(item.ids))
     with progress("moments", len(ordered)) as bar:
@@ -103,8 +133,8 @@ def _computed(model: nn.Module, datasets: Datasets, texts: Sequence[Encoded], la
                 model, layer, "mlp_out", entering=True, input_ids=inputs.input_ids,
                 attention_mask=inputs.attention_mask, use_cache=False,
             )  # fmt: skip
-            keys = states[inputs.attention_mask.bool()].double()
+            keys = states[where(inputs)].double()
             total = total.to(keys) + keys.T @ keys
             count += len(keys)
             bar.advance(len(part))
-    return total / max(count, 1)
+    return total, count

@@ -21,6 +21,7 @@ from expunge.data.encode import Encoded
 from expunge.data.jsonl import read_rows
 from expunge.engine.datasets import Datasets
 from expunge.engine.editing.associations import Association, Place, associations
+from expunge.engine.editing.sizes import REACHED, limits_of
 from expunge.engine.editing.values import ENOUGH, Goal, Search, unlikely, wanted
 from expunge.engine.editing.wording import targets_of
 from expunge.engine.finish import Finishing
@@ -87,19 +88,26 @@ def planned(
     """
     task, slots, where = change.task, Slots(change.task.model), params.fact_token
     datasets = Datasets(task, device=str(task.model.device))
-    search = Search(
-        layer=0, slot=slot, steps=params.v_num_grad_steps, lr=params.v_lr,
-        weight_decay=params.v_weight_decay, kl_factor=params.kl_factor,
-        clamp=params.clamp_norm_factor, goal=goal, enough=enough,
-    )  # fmt: skip
-    place, layer, tried = located(
-        task.model, datasets, build, search, aim=depth * len(slots), seed=task.seed,
-        places=PLACES if where == "auto" else (where,),
-        layers=candidates(slots, params) if layer is None else [slots.index(layer)],
-    )  # fmt: skip
+    limits = limits_of(params) if goal is unlikely else limits_of(params)[:1]
+    for decay, clamp in limits:
+        search = Search(
+            layer=0, slot=slot, steps=params.v_num_grad_steps, lr=params.v_lr, weight_decay=decay,
+            kl_factor=params.kl_factor, clamp=clamp, goal=goal, enough=enough,
+        )  # fmt: skip
+        place, at, tried = located(
+            task.model, datasets, build, search, aim=depth * len(slots), seed=task.seed,
+            places=PLACES if where == "auto" else (where,),
+            layers=candidates(slots, params) if layer is None else [slots.index(layer)],
+            is_settled=len(limits) == 1,
+        )  # fmt: skip
+        if min((one["loss"] for one in tried), default=0.0) <= REACHED:
+            break
     asked = build(place)[: params.max_steps]
-    change.record |= {"place": place, "layer": layer, "edits": len(asked), "tried": tried}
-    return Plan(asked, replace(search, layer=layer), datasets)
+    change.record |= {
+        "place": place, "layer": at, "edits": len(asked), "tried": tried,
+        "v_weight_decay": search.weight_decay, "clamp_norm_factor": search.clamp,
+    }  # fmt: skip
+    return Plan(asked, replace(search, layer=at), datasets)
 
 
 def rewriting(task: Task, params: EditParams, contexts: Sequence[str]) -> Build:
@@ -147,6 +155,7 @@ def located(
     layers: Sequence[int],
     aim: float,
     seed: int,
+    is_settled: bool = True,
 ) -> tuple[Place, int, list[dict[str, Any]]]:
     """The place and the block to edit at.
 
@@ -159,11 +168,12 @@ def located(
         layers: Candidate blocks, from the bottom.
         aim: The block at the paper's depth, not rounded.
         seed: Decides which associations are tried.
+        is_settled: Whether a single candidate needs no trial.
 
     Returns:
         Place, block, and what was found of each candidate: ``place``, ``layer``, ``loss`` in nats.
     """
-    if len(places) == len(layers) == 1:
+    if len(places) == len(layers) == 1 and is_settled:
         return places[0], layers[0], []
     tried: list[dict[str, Any]] = []
     with progress("places", len(places) * len(layers)) as bar:

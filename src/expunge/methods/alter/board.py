@@ -1,6 +1,6 @@
 """The experts of a whole model: how they get into its forward pass, and out of it again."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any, cast
@@ -18,8 +18,8 @@ from expunge.engine.first_pass import (
     starts,
     with_cache,
 )
+from expunge.engine.recomputed import remember
 from expunge.engine.runtime import Part, twin
-from expunge.lm.arch import Slots
 from expunge.methods.alter.entropy import of_a_guess, tsallis
 from expunge.methods.alter.experts import Experts, Mixing, Router, sizes_of
 
@@ -253,10 +253,7 @@ class _Begin:
         board.now = _Now(asked, known_before(asked), board.seats)
         if board.learns and torch.is_grad_enabled():
             board.mixing()  # outside of what is computed again in a backward pass
-        for block in Slots(self.model).blocks:
-            again = getattr(block, "_gradient_checkpointing_func", None)
-            if again is not None and not isinstance(again, _Again):
-                block._gradient_checkpointing_func = _Again(board, again)  # type: ignore[assignment]
+        remember(self.model, board)
         return (), asked
 
 
@@ -280,23 +277,3 @@ class _Add:
     def __call__(self, _: nn.Module, given: tuple[Tensor, ...], output: Tensor) -> Tensor:
         said: Tensor = self.experts(given[0], self.board.mixing())
         return output + said.to(output.dtype)
-
-
-@dataclass(frozen=True, slots=True)
-class _Again:
-    """Computes a block again in the backward pass, mixed as it was the first time."""
-
-    board: Board
-    checkpoint: Callable[..., Any]
-
-    def __call__(self, block: Callable[..., Any], *given: Any) -> Any:
-        now = self.board.now
-
-        def run(*inputs: Any) -> Any:
-            before, self.board.now = self.board.now, now
-            try:
-                return block(*inputs)
-            finally:
-                self.board.now = before
-
-        return self.checkpoint(run, *given)

@@ -8,6 +8,7 @@ from expunge.core.errors import ExpungeError
 from expunge.core.events import note
 from expunge.core.families import GradientParams
 from expunge.core.registry import methods
+from expunge.engine.exact.asking import own_base, parts_beside
 from expunge.engine.plan import Plan
 from expunge.engine.slots.sample import content_key
 from expunge.lm.folder import Folder, inspect_folder
@@ -61,7 +62,8 @@ def base_for(
         problems.append(_no_adapter(method))
     if not rows.get("retain"):
         problems.append(_no_retain(method))
-    named: str | None = getattr(params, "base", None)
+    problems += parts_beside(method, folder)
+    named: str | None = getattr(params, "base", None) or own_base(method, folder)
     if named is None:
         return None, [*problems, _no_base(method)]
     base = inspect_folder(named)
