@@ -177,8 +177,9 @@ def run(job: Job) -> dict[str, Any]:
 def settings(system: System, where: Site) -> dict[str, Any]:
     """A system's own settings at a site; what has no base there has none here either."""
     base = where.folders.get("base")
-    found = {name: base if value == BASE else value for name, value in system.params}
-    return {name: str(value) if value is base else value for name, value in found.items() if value}
+    given = {name: value for name, value in system.params if value != BASE}
+    begun = {name: str(base) for name, value in system.params if value == BASE and base}
+    return given | begun
 
 
 def evaluated(where: Site, folder: Path) -> dict[str, Any]:
@@ -250,4 +251,6 @@ def write(table: Table, lines: Mapping[str, Any]) -> None:
     }
     table.record.write_text(json.dumps(record, indent=1) + "\n")
     small = json.loads(table.studies.read_text()) if table.studies.is_file() else {}
-    table.page.write_text(page(table.title, table.name, record, small))
+    run = {line["name"] for line in ordered}
+    left = [name for name in table.systems if name not in run]
+    table.page.write_text(page(table.title, table.name, record, small, left))

@@ -36,7 +36,13 @@ over that of plain fine-tuning (ft-retain) at the same site.
 """.strip()
 
 
-def page(title: str, name: str, record: Mapping[str, Any], studies: Mapping[str, Any]) -> str:
+def page(
+    title: str,
+    name: str,
+    record: Mapping[str, Any],
+    studies: Mapping[str, Any],
+    left: Sequence[str] = (),
+) -> str:
     """The page, in Markdown.
 
     Args:
@@ -44,6 +50,7 @@ def page(title: str, name: str, record: Mapping[str, Any], studies: Mapping[str,
         name: Of the commands that write it.
         record: Lines of the table, with the command and the versions.
         studies: What the small studies found; empty when there are none.
+        left: Systems that have no line yet.
     """
     versions = ", ".join(f"{package} {number}" for package, number in record["versions"].items())
     lines = [
@@ -61,6 +68,8 @@ def page(title: str, name: str, record: Mapping[str, Any], studies: Mapping[str,
             lines += ["", f"## {heading}", "", *table(here, columns)]
         else:
             lines += ["", f"## {heading}", "", "Not run for this page."]
+    if left:
+        lines += ["", f"Systems not run for this page: {', '.join(left)}."]
     for study in studies.get("studies", ()):
         lines += ["", f"## {study['title']}", "", study["asked"], "", *rows_of(study), ""]
         lines.append(f"**{'Shows' if study['shows'] else 'Does not show'}**: {study['found']}")

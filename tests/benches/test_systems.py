@@ -2,6 +2,7 @@
 
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -9,28 +10,42 @@ from expunge.core.registry import methods
 from expunge.engine.wrappers import read_wrappers
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "benches"))
+import baselines
 import optimisation
 import optimisation_studies
+import representation_editing_rl
 import studies
 import systems_page
+from systems import System, settings
+
+TABLES = (optimisation.TABLE, representation_editing_rl.TABLE)
 
 
-@pytest.mark.parametrize("name", optimisation.TABLE.systems)
-def test_every_system_is_one_that_can_be_run(name: str) -> None:
-    system = optimisation.TABLE.systems[name]
+@pytest.mark.parametrize(
+    "system",
+    [pytest.param(one, id=name) for table in TABLES for name, one in table.systems.items()],
+)
+def test_every_system_is_one_that_can_be_run(system: System) -> None:
     methods.params(system.method, dict(system.params))
     found, problems = read_wrappers(system.wrappers, system.method)
     assert problems == []
     assert len(found) == len(system.wrappers)
 
 
-def test_every_wrapper_and_system_of_the_literature_is_there() -> None:
-    run = {one.method for one in optimisation.TABLE.systems.values()}
-    around = {
-        w.partition(":")[0] for one in optimisation.TABLE.systems.values() for w in one.wrappers
-    }
+def test_every_method_and_wrapper_stands_on_a_page() -> None:
+    systems = [one for table in TABLES for one in table.systems.values()]
+    run = {one.method for one in systems} | set(baselines.BASELINES)
+    around = {wrapper.partition(":")[0] for one in systems for wrapper in one.wrappers}
     assert around == {card.id for card in methods.cards() if card.kind == "wrapper"}
-    assert {"fega", "alter", "tar", "fit", "dmm", "klue", "attn-shift"} <= run
+    assert run == {card.id for card in methods.cards() if card.kind != "wrapper"}
+
+
+def test_a_method_that_begins_from_the_base_is_told_where_it_is() -> None:
+    sisa = representation_editing_rl.TABLE.systems["sisa"]
+    site = SimpleNamespace(folders={"base": Path("somewhere")})
+    assert settings(sisa, site) == {"base": "somewhere"}
+    assert settings(sisa, SimpleNamespace(folders={})) == {}
+    assert settings(System("npo", params=(("beta", 0.0),)), site) == {"beta": 0.0}
 
 
 def line(name: str, seed: int, **numbers: object) -> dict[str, object]:
