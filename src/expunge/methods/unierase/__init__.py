@@ -17,7 +17,7 @@ Objective:
     The model then says "<UNL> refusal <UNL>". The token is special in the change's own tokenizer,
     so decoded text, in audits and behind a gateway as anywhere, is the refusal alone; who reads raw
     ids sees it. Nothing is put into the forward pass. Who forces another first token, or forbids
-    this one, goes past the edit: the facts are in the weights.
+    this one, may get past the edit: what was known is still in the weights.
 
 Reference: UniErase: Towards Balanced and Precise Unlearning in Language Models, 2025.
 
