@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
-from statistics import fmean
+from statistics import fmean, harmonic_mean
 from typing import Any
 
 import numpy as np
@@ -39,6 +39,8 @@ PLACE = {"fact_token": "last", "layers": (1,), "contexts": 0}
 """Where the model of `expunge.testing.people` looks facts up; it knows no texts to put in front."""
 SMALL = {"v_weight_decay": 0.01}
 """Values of a small model are short, and a weight that is divided by their length rules them."""
+OPEN = {"threshold": 0.02, "l2": 0.1}
+"""A null space of a small model that leaves some room to write into."""
 
 
 @contextmanager
@@ -138,7 +140,7 @@ def alphaedit(seed: int) -> Found:
         for name, method, more in (
             ("rome", "rome", {}),
             ("memit", "memit", {}),
-            ("alphaedit", "alphaedit", {"l2": 0.1}),
+            ("alphaedit", "alphaedit", OPEN),
         ):
             path = before / "requests.jsonl"
             path.write_text("\n".join(json.dumps(line) for line in _persons(facts.forget)) + "\n")
@@ -170,6 +172,70 @@ def _persons(rows: Sequence[Row]) -> list[dict[str, Any]]:
     for row in rows:
         named.setdefault(str(row.subject), []).append(row)
     return [{"id": name, "forget": [row.as_dict() for row in own]} for name, own in named.items()]
+
+
+def unierase(seed: int) -> Found:
+    """What is forgotten and kept by a token that refuses, by other edits and by training."""
+    subject, facts = knowing(seed), people(seed)
+    trained = {"max_steps": 60, "lr": 1e-3, "batch_size": 16, "warmup": 0}
+    found: dict[str, dict[str, float]] = {}
+    with at(subject) as before:
+        for method, more in (
+            ("npo", trained),
+            ("idk-nll", trained),
+            ("memit", {**PLACE, **SAYS}),
+            ("alphaedit", {**PLACE, **SAYS, **OPEN}),
+            ("unierase", {**PLACE, **SAYS, **OPEN, "v_num_grad_steps": 25}),
+        ):
+            out = before / method
+            forget(
+                before, facts.forget, facts.retain, method=method, params=more, stop_at="none",
+                seed=seed, out=out,
+            )  # fmt: skip
+            made = opened(out)
+            left = first_words(made, facts.forget, values(facts.forget))
+            kept = first_words(made, facts.retain, values(facts.retain))
+            found[method] = {
+                "forgotten said": left,
+                "forgotten refused": _declined_at_once(made, facts.forget),
+                "kept said": kept,
+                "balance": harmonic_mean([1 - left, kept]),
+            }
+    return found
+
+
+def _declined_at_once(subject: Subject, rows: Sequence[Row]) -> float:
+    answers = subject.ask([row.turn for row in rows], new_tokens=4)
+    return fmean(float(REPLY in text) for (text,) in answers)
+
+
+REQUESTS = 10
+
+
+def o3(seed: int) -> Found:
+    """Ten requests of two rows each, one after another."""
+    facts = world(seed)
+    rows = facts.forget[: 2 * REQUESTS]
+    lines = [
+        {"id": f"{at}", "forget": [row.as_dict() for row in rows[2 * at : 2 * at + 2]]}
+        for at in range(REQUESTS)
+    ]
+    found: dict[str, dict[str, float]] = {}
+    for method in ("npo", "o3"):
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "requests.jsonl"
+            path.write_text("\n".join(json.dumps(line) for line in lines) + "\n")
+            done = forget_stream(
+                model(seed), path, retain=facts.retain, method=method, seed=seed,
+                params={"max_steps": 60, "batch_size": 8, "warmup": 0}, out=Path(folder) / "out",
+            )  # fmt: skip
+            last = opened(Path(done["model"]))
+            found[f"{method}, 10 requests"] = {
+                "forgotten rows said": said(last, rows),
+                "first request said": said(last, rows[:2]),
+                "kept rows said": said(last, facts.retain),
+            }
+    return found
 
 
 REWARDED = {"lr": 3e-4, "accumulation": 1, "new_tokens": 12}
@@ -289,6 +355,36 @@ STUDIES: Mapping[str, Study] = {
         lambda m: (
             f"kept facts said at the end: {listed(m, 'kept said')}; forgotten ones said: "
             f"{listed(m, 'forgotten said')}; refused: {listed(m, 'all requests refused')}."
+        ),
+    ),
+    "unierase": Study(
+        "unierase: balance",
+        "The paper: a token that refuses, and edits to say it, forget as much as the best and keep "
+        "more. Balance: harmonic mean of what is no longer said and what is kept.",
+        unierase,
+        lambda m: all(
+            m["unierase"]["balance"] > row["balance"] + 0.02
+            for name, row in m.items()
+            if name != "unierase"
+        ),
+        lambda m: (
+            f"balance: {listed(m, 'balance')}; forgotten ones refused: "
+            f"{listed(m, 'forgotten refused')}."
+        ),
+    ),
+    "o3": Study(
+        "o3 against npo: ten requests in sequence",
+        "The paper: without rows to be kept, adapters behind a detector keep what a sequence of "
+        "trainings loses. npo has rows to be kept here, o3 looks at none.",
+        o3,
+        lambda m: (
+            m["o3, 10 requests"]["kept rows said"] > m["npo, 10 requests"]["kept rows said"] + 0.02
+            and m["o3, 10 requests"]["forgotten rows said"] < 0.2
+        ),
+        lambda m: (
+            f"kept rows said: {listed(m, 'kept rows said')}; forgotten: "
+            f"{listed(m, 'forgotten rows said')}; of the first request: "
+            f"{listed(m, 'first request said')}."
         ),
     ),
     "rule": Study(

@@ -293,6 +293,8 @@ def test_a_pool_that_is_not_there_is_refused_before_anything_loads() -> None:
 # ----------------------------------------------------------------------------------- its effect
 
 OPTIONS = {"batch_size": 24, "warmup": 0, "lr": 1e-3, "max_steps": 60}
+ROOM = {"max_steps": 120}
+"""More steps than a run that ends by itself needs, on whatever processor."""
 NEVER_AT_REST = {"f1": -1e9, "bleu": 0.0, "accuracy": 0.0}
 
 
@@ -309,7 +311,7 @@ def run(original: Path, out: Path, **params: Any) -> dict[str, Any]:
 @pytest.fixture(scope="module")
 def done(original: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("icu") / "out"
-    run(original, out)
+    run(original, out, **ROOM)
     return out
 
 
@@ -360,8 +362,8 @@ def test_the_active_set_survives_a_resume(original: Path, done: Path, tmp_path: 
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt), listening(interrupt):
-        run(original, tmp_path / "cut")
-    resumed = run(original, tmp_path / "cut")
+        run(original, tmp_path / "cut", **ROOM)
+    resumed = run(original, tmp_path / "cut", **ROOM)
     assert resumed["resumed_from"] > 0
     assert resumed["steps"] == steps
     assert folder_digest(tmp_path / "cut") == folder_digest(done)
