@@ -302,7 +302,7 @@ def s3t(seed: int) -> Found:
     return found
 
 
-CONCEPT_ATTACKS = ("direct", "prefix", "role", "mask", "lens")
+CONCEPT_ATTACKS = ("direct", "prefix", "lens")
 
 
 def concept_vectors(seed: int) -> Found:
