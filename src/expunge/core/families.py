@@ -160,7 +160,7 @@ class EditParams(RewriteParams):
     )
     clamp_norm_factor: float | Literal["auto"] = param(
         "auto",
-        help="longest addition to a value, in lengths of the value; auto: 0.75, or 1.5 or 4 where "
+        help="longest addition to a value, in lengths of the value; auto: 0.75, or 1.5 where "
         "targets are not reached so",
         paper=[0.75, 4],
         low=0.0,
