@@ -119,10 +119,26 @@ class Job:
 
 def main() -> None:
     """Run what is missing and write the record and the page."""
-    asked = argparse.ArgumentParser(description=__doc__)
+    given, sites = asked_for(__doc__, methods="", ways=",".join(WAYS))
+    chosen = [name for name in given.methods.split(",") if name] or list(BASELINES)
+    ways = [way for way in given.ways.split(",") if way]
+    lines: dict[str, Any] = {line["key"]: line for line in stored().get("lines", [])}
+    wanted = jobs(chosen, ways, given.seeds, sites)
+    missing = [job for job in wanted if given.again or job.key not in lines]
+    go_through(run, missing, lines, given.processes, lambda: write(ordered(lines)))
+
+
+def asked_for(about: str | None, **named: str) -> tuple[argparse.Namespace, list[str]]:
+    """The options of a command that compares on both sites, and the sites, whose models are built.
+
+    Args:
+        about: What the command says of itself.
+        named: Further options with their defaults.
+    """
+    asked = argparse.ArgumentParser(description=about)
     asked.add_argument("--seeds", type=int, default=3)
-    asked.add_argument("--methods", default="")
-    asked.add_argument("--ways", default=",".join(WAYS))
+    for name, default in named.items():
+        asked.add_argument(f"--{name}", default=default)
     asked.add_argument("--processes", type=int, default=2)
     asked.add_argument("--again", action="store_true", help="do not keep stored lines")
     asked.add_argument("--tofu", default="", help="folder with the upstream TOFU files")
@@ -133,17 +149,22 @@ def main() -> None:
     sites = ["testbed", "tofu"] if given.tofu else ["testbed"]
     for name in sites:
         site(name)
-    record = stored()
-    chosen = [name for name in given.methods.split(",") if name] or list(BASELINES)
-    ways = [way for way in given.ways.split(",") if way]
-    lines: dict[str, Any] = {line["key"]: line for line in record.get("lines", [])}
-    wanted = jobs(chosen, ways, given.seeds, sites)
-    missing = [job for job in wanted if given.again or job.key not in lines]
-    for line in measured(run, missing, given.processes):
+    return given, sites
+
+
+def go_through(
+    run: Callable[[Any], dict[str, Any]],
+    missing: Sequence[Any],
+    lines: dict[str, Any],
+    processes: int,
+    write: Callable[[], None],
+) -> None:
+    """Run jobs; each line is kept, told and written as soon as it is there."""
+    for line in measured(run, missing, processes):
         lines[line["key"]] = line
         print(json.dumps(line), flush=True)
-        write(ordered(lines))
-    write(ordered(lines))
+        write()
+    write()
 
 
 def jobs(

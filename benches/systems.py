@@ -9,9 +9,7 @@ goes on where it was. A table is a file of its own, such as benches/optimisation
                                    [--tofu DATA [--tofu-models DIR]]
 """
 
-import argparse
 import json
-import os
 import platform
 import tempfile
 import time
@@ -24,15 +22,16 @@ from typing import Any
 
 import torch
 from baselines import (
+    asked_for,
     compute,
-    measured,
+    go_through,
     of_reference,
     opened,
     probability,
     relearned,
     rounded,
 )
-from baselines_sites import TOFU, Site, site
+from baselines_sites import Site, site
 from systems_page import page
 
 from expunge.audit.run import audit
@@ -116,19 +115,7 @@ class Job:
 
 def compare(table: Table) -> None:
     """Run what is missing of a table and write its record and its page."""
-    asked = argparse.ArgumentParser(description=f"{table.title}: docs/results/{table.name}.md")
-    asked.add_argument("--seeds", type=int, default=3)
-    asked.add_argument("--systems", default="")
-    asked.add_argument("--processes", type=int, default=2)
-    asked.add_argument("--again", action="store_true", help="do not keep stored lines")
-    asked.add_argument("--tofu", default="", help="folder with the upstream TOFU files")
-    asked.add_argument("--tofu-models", default="tofu-tiny", help="where those models are built")
-    given = asked.parse_args()
-    if given.tofu:
-        os.environ[TOFU] = os.pathsep.join([given.tofu, given.tofu_models])
-    sites = ["testbed", "tofu"] if given.tofu else ["testbed"]
-    for name in sites:
-        site(name)
+    given, sites = asked_for(f"{table.title}: docs/results/{table.name}.md", systems="")
     chosen = [name.strip() for name in given.systems.split(",") if name] or list(table.systems)
     lines: dict[str, Any] = {} if given.again else stored(table)
     wanted = [Job(where, name) for where in sites for name in GIVEN]
@@ -139,11 +126,7 @@ def compare(table: Table) -> None:
         for name in chosen
     ]
     missing = [job for job in wanted if job.key not in lines]
-    for line in measured(run, missing, given.processes):
-        lines[line["key"]] = line
-        print(json.dumps(line), flush=True)
-        write(table, lines)
-    write(table, lines)
+    go_through(run, missing, lines, given.processes, lambda: write(table, lines))
 
 
 def run(job: Job) -> dict[str, Any]:

@@ -15,8 +15,8 @@ from expunge.data.jsonl import read_rows
 from expunge.engine.again import carry_out, how_it_was_made, is_repeatable
 from expunge.engine.change import FORMAT, MANIFEST, Change, load_change
 from expunge.engine.check import Report, occupied, read_roles
+from expunge.engine.part_files import served
 from expunge.engine.run import forget as forget_folder
-from expunge.engine.runtime import served
 from expunge.lm.folder import inspect_folder
 from expunge.lm.load import load as load_weights
 from expunge.lm.load import quiet

@@ -26,8 +26,8 @@ from expunge.engine.combinations import about_rewards
 from expunge.engine.combinations import refused as combinations_refused
 from expunge.engine.drivers import DRIVERS
 from expunge.engine.method import GradientMethod
+from expunge.engine.part_files import refused as runtime_refused
 from expunge.engine.plan import Plan
-from expunge.engine.runtime import refused as runtime_refused
 from expunge.engine.session import Session
 from expunge.lm.arch import base_of
 from expunge.lm.subject import Subject

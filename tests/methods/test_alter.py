@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 import torch
 from conftest_methods import Z, assert_same
-from tiny_rig import exact, facts, saved
+from part_rig import check_no_weight_moves, check_the_facts_go
+from tiny_rig import facts, saved
 from torch import Tensor, nn
 from torch.nn.functional import linear
 
@@ -616,19 +617,13 @@ def change(rig: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_the_facts_go_and_the_others_stay_while_the_part_is_attached(change: Path) -> None:
     """The card's check: exact match on forgotten facts at most .25, on the others at least .9."""
-    forgotten, kept = facts()
-    served, bare = expunge.load(change), expunge.load(change, runtime=False)
-    assert isinstance(served, Served)
-    assert exact(served, forgotten) <= 0.25
-    assert exact(served, kept) >= 0.9
-    assert exact(bare, forgotten) == exact(bare, kept) == 1.0
+    check_the_facts_go(change)
 
 
 def test_no_weight_of_the_model_moves(change: Path, rig: Path) -> None:
+    check_no_weight_moves(change, rig)
     manifest = read_manifest(change)
     assert manifest is not None
-    assert folder_digest(change) == folder_digest(rig) == manifest["parent"]["digest"]
-    assert manifest["summary"]["weights_changed"] > 0
     assert sum(manifest["record"]["domains"]) == len(facts()[0])
     assert min(manifest["record"]["domains"]) > 0
     assert manifest["record"]["high_share"] < 0.5

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from part_rig import check_no_weight_moves, check_the_facts_go
 from tiny_rig import exact, facts, knowing, saved
 from torch import Tensor, nn
 from torch.nn.functional import kl_div
@@ -373,17 +374,11 @@ def summary(change: Path) -> dict[str, Any]:
 
 def test_the_facts_go_and_the_others_stay_while_the_part_is_attached(change: Path) -> None:
     """Weights alone remember everything: what forgets is the part."""
-    forgotten, kept = facts()
-    served, bare = expunge.load(change), expunge.load(change, runtime=False)
-    assert isinstance(served, Served)
-    assert exact(served, forgotten) <= 0.25
-    assert exact(served, kept) >= 0.9
-    assert exact(bare, forgotten) == exact(bare, kept) == 1.0
+    check_the_facts_go(change)
 
 
 def test_no_weight_of_the_large_model_moves(change: Path, rig: Path) -> None:
-    assert folder_digest(change) == folder_digest(rig)
-    assert summary(change)["weights_changed"] > 0
+    check_no_weight_moves(change, rig)
     assert summary(change)["record"]["blocks"] == 1
 
 

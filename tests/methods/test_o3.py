@@ -375,7 +375,8 @@ def test_at_the_first_request_nothing_is_orthogonal_to_anything(rig) -> None:
 def test_nothing_of_the_model_is_asked_to_move() -> None:
     params, model = methods.params("o3", {}), tiny_model("llama")
     task: Any = None
-    assert set(o3.mask(model, task, params).values()) == {False}
+    method = GradientMethod.assemble(o3, params)
+    assert set(method.mask(model, task, params).values()) == {False}
 
 
 # ------------------------------------------------------------------------------ random answers

@@ -20,11 +20,11 @@ from expunge.engine.exact import state
 from expunge.engine.exact.capacity import expected_hits
 from expunge.engine.exact.ledger import Ledger
 from expunge.engine.exact.proof import prove
-from expunge.engine.exact.scheme import linears_in
 from expunge.engine.exact.serving import A, B, Voices, adapters_of
 from expunge.engine.exact.stages import read_seen
 from expunge.engine.exact.training import Place, Stages
 from expunge.engine.gradient import StepGradient
+from expunge.engine.linears import linears_in
 from expunge.engine.method import GradientMethod
 from expunge.engine.slots.sample import content_key
 from expunge.engine.task import Task

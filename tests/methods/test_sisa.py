@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -12,9 +12,10 @@ from ensemble_rig import QUICK, asked, logits, opened, part_digest, right, rows,
 from safetensors.torch import load_file, save_file
 
 import expunge
+from expunge.cli import main
 from expunge.core.atomic import write_json, write_text
 from expunge.core.canonical import digest, file_digest
-from expunge.core.errors import ExpungeError
+from expunge.core.errors import Exit, ExpungeError
 from expunge.core.events import Event, listening
 from expunge.core.registry import methods
 from expunge.engine.change import revert
@@ -263,6 +264,16 @@ def test_whatever_is_tampered_with_is_found(deleted, built, victim, tmp_path: Pa
             prove(folder)
         assert caught.value.code == "E-MODEL-009", words
         assert words.strip() in caught.value.found, caught.value.found
+
+
+def test_the_command_proves_it(deleted, tmp_path: Path, capsys) -> None:
+    assert main(["verify", str(deleted.folder), "--json"]) == Exit.DONE
+    told = json.loads(capsys.readouterr().out)
+    assert (told["method"], told["parts"]) == ("sisa", 1)
+    assert told["proof"] == asdict(prove(deleted.folder))
+    shutil.copytree(deleted.folder, tmp_path / "broken")
+    (tmp_path / "broken" / "made" / "ledger.jsonl").write_text("")
+    assert main(["verify", str(tmp_path / "broken"), "--json"]) == Exit.UNSAFE
 
 
 def test_weights_that_are_not_the_base_s_are_found(models, deleted, tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from torch.nn import functional
 from expunge import load
 from expunge.core.errors import ExpungeError
 from expunge.core.registry import methods
-from expunge.engine import runtime
+from expunge.engine import part_files, runtime
 from expunge.engine.change import revert
 from expunge.engine.datasets import Datasets
 from expunge.engine.finish import Finishing
@@ -567,7 +567,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Any:
 
 def reached_by(subject: Subject, change: Any, rows: tuple[Row, ...]) -> list[float]:
     """The most that each row reads of the only memory."""
-    part = runtime.parts_of(runtime.inspect_folder(change.folder))[0]
+    part = part_files.parts_of(part_files.inspect_folder(change.folder))[0]
     weight = part.tensors["memory.0"]
     found = []
     for row in rows:
@@ -595,7 +595,7 @@ def test_it_answers_for_forgotten_prompts_and_leaves_the_others_to_the_bit(made:
 
 def test_the_threshold_is_that_of_the_least_edit_as_it_is_served(made: Any) -> None:
     _, change, _ = made
-    part = runtime.parts_of(runtime.inspect_folder(change.folder))[0]
+    part = part_files.parts_of(part_files.inspect_folder(change.folder))[0]
     weight, plain = part.tensors["memory.0"], knowing()
     least = min(
         float(distances_of(plain.model, ids, weight)[1:].mean())
@@ -642,7 +642,7 @@ def test_past_the_memory_everything_is_there_and_it_reverts(made: Any) -> None:
 def test_without_routing_the_memory_answers_for_everybody(made: Any) -> None:
     """The distinguishing step off: the same memory, no threshold."""
     _, change, served = made
-    part = runtime.parts_of(runtime.inspect_folder(change.folder))[0]
+    part = part_files.parts_of(part_files.inspect_folder(change.folder))[0]
     plain = knowing()
     open_ = Part(
         settings=part.settings, method="wise", version=1, moves=1,

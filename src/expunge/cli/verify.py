@@ -1,4 +1,4 @@
-"""``expunge verify``: check a certificate, offline."""
+"""``expunge verify``: check a certificate, or a change against its own hashes, offline."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -15,7 +15,9 @@ if TYPE_CHECKING:
 
 @command
 def verify(
-    folder: Annotated[Path, Argument(metavar="DIR", help="Folder of an audit that was signed.")],
+    folder: Annotated[
+        Path, Argument(metavar="DIR", help="Folder of an audit that was signed, or of a change.")
+    ],
     *,
     key: Annotated[
         Path | None,
@@ -40,9 +42,16 @@ def verify(
         Option("--head", metavar="HASH", help="Head of the log that must still be in it."),
     ] = None,
 ) -> Answer:
-    """Check that a certificate, its audit and its model are what was signed."""
+    """Check that a certificate, its audit and its model are what was signed.
+
+    Of a change without a certificate, check weights and run-time parts against its own hashes; of
+    an exact method's ensemble also that nothing it serves has met a deleted row.
+    """
     from expunge.report.certificate import verify as run
 
+    asked = (key, model, require_model, certificate, log, head)
+    if not any(asked) and _is_change(folder):
+        return _of_change(folder)
     found = run(
         folder,
         key=key,
@@ -53,6 +62,23 @@ def verify(
         head=head,
     )
     return Answer(value=found.as_dict(), show=lambda: _told(found))
+
+
+def _is_change(folder: Path) -> bool:
+    from expunge.lm.folder_problems import CHANGE
+    from expunge.report.certificate.folder import CERTIFICATE
+
+    return (folder / CHANGE).is_file() and not (folder / CERTIFICATE).is_file()
+
+
+def _of_change(folder: Path) -> Answer:
+    from expunge.cli.facts import facts
+    from expunge.engine.verified import verify_change
+
+    value = verify_change(folder)
+    shown = {**value, **{f"proof: {name}": what for name, what in (value["proof"] or {}).items()}}
+    del shown["proof"]
+    return Answer(value=value, show=lambda: facts(shown))
 
 
 def _told(found: "Verified") -> "RenderableType":

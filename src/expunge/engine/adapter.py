@@ -9,6 +9,7 @@ from transformers.pytorch_utils import Conv1D
 from expunge.core.errors import ExpungeError
 from expunge.core.families import GradientParams
 from expunge.core.rng import derive
+from expunge.engine.linears import linears_in
 from expunge.engine.slots.mask import Mask
 from expunge.lm.arch import Slots
 
@@ -27,7 +28,8 @@ def with_adapter(
     Raises:
         ExpungeError: ``E-MODEL-008`` when no linear may move.
     """
-    names = [name for name in _named(model, params) if _may_move(allowed, name)]
+    linears = linears_in(Slots(model), targets=params.lora_targets)
+    names = [name for name in linears if _may_move(allowed, name)]
     if not names:
         raise ExpungeError(
             "E-MODEL-008",
@@ -47,13 +49,6 @@ def with_adapter(
         torch.manual_seed(derive(seed, "adapter"))
         adapted: nn.Module = get_peft_model(model, config)
     return adapted
-
-
-def _named(model: PreTrainedModel, params: GradientParams) -> list[str]:
-    linears = list(Slots(model).linears())
-    if not params.lora_targets:
-        return linears
-    return [n for n in linears if any(n == t or n.endswith(f".{t}") for t in params.lora_targets)]
 
 
 def _may_move(allowed: Mask, name: str) -> bool:

@@ -20,7 +20,7 @@ from expunge.core.atomic import new_folder, write_json
 from expunge.core.errors import ExpungeError
 from expunge.core.paths import inside
 from expunge.engine.made import FOLDER as MADE
-from expunge.engine.runtime import PARTS, entries_of, files_of, read_parts
+from expunge.engine.part_files import PARTS, entries_of, files_of, read_parts
 from expunge.engine.vocabulary import TOKENIZER_FILES, check_tokens, give_back, replaced_by
 from expunge.lm.digest import folder_digest
 from expunge.lm.folder import inspect_folder

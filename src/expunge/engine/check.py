@@ -14,7 +14,7 @@ from expunge.core.registry import methods
 from expunge.data.encode import Encoded, Encoder
 from expunge.data.jsonl import read_rows
 from expunge.data.retain import choose_retain
-from expunge.engine import rates, runtime
+from expunge.engine import part_files, rates
 from expunge.engine.change import read_manifest
 from expunge.engine.combinations import about_edits, about_rewards, refused
 from expunge.engine.datasets import wordings_of
@@ -230,7 +230,7 @@ def _wrong_together(
     adapter: str | None,
     folder: Folder,
 ) -> list[ExpungeError]:
-    module, parts = methods.load(method), runtime.refused(method, folder, adapter)
+    module, parts = methods.load(method), part_files.refused(method, folder, adapter)
     is_reinforced = methods.card(method).kind == "reinforcement"
     if not hasattr(module, "forget") and not is_reinforced:  # it trains nothing
         return [*about_edits(adapter), *parts]

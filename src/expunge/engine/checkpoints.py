@@ -5,6 +5,7 @@ names every file with its size; the marker is written last. Nothing else is ever
 """
 
 import json
+import math
 import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -19,6 +20,17 @@ MARKER = "complete.json"
 STATE = "method_state.json"
 TENSORS = "method_state.safetensors"
 KEEP = 2
+
+SHARE = 0.05
+"""A checkpoint is written whenever this share of the steps is done."""
+
+SECONDS = 30.0
+"""And whenever the last one is older."""
+
+
+def is_due(step: int, steps: int) -> bool:
+    """Whether a step of a run of so many is followed by a checkpoint, the last one always."""
+    return step % max(1, math.ceil(steps * SHARE)) == 0 or step >= steps
 
 
 def seal(folder: Path, state: dict[str, Any], tensors: Mapping[str, Tensor] | None = None) -> None:

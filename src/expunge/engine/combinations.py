@@ -12,7 +12,7 @@ from torch import Tensor
 
 from expunge.core.errors import ExpungeError
 from expunge.core.families import GradientParams
-from expunge.engine.runtime import entries_of
+from expunge.engine.part_files import entries_of
 from expunge.engine.slots.mask import Mask
 from expunge.engine.world import sharding
 from expunge.lm.folder import Folder

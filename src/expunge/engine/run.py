@@ -34,9 +34,10 @@ from expunge.engine.drivers import DRIVERS
 from expunge.engine.levels import StopLevel, stop_level
 from expunge.engine.made import FOLDER as MADE
 from expunge.engine.outcome import RUN, judge, manifest_of, summary_of
+from expunge.engine.part_files import entries_of, parts_of, stacked, write_parts
 from expunge.engine.plan import Plan
 from expunge.engine.precision import loading_dtype
-from expunge.engine.runtime import attach, entries_of, parts_of, stacked, write_parts
+from expunge.engine.runtime import attach
 from expunge.engine.session import Session, Trained
 from expunge.engine.vocabulary import ADDED, write_tokens
 from expunge.engine.world import World, gathered, joined

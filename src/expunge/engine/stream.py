@@ -22,9 +22,9 @@ from expunge.core.paths import locked
 from expunge.engine.change import read_manifest
 from expunge.engine.datasets import Datasets
 from expunge.engine.measure import level
+from expunge.engine.part_files import served
 from expunge.engine.requested import RECORD, Stream, read_stream
 from expunge.engine.run import forget
-from expunge.engine.runtime import served
 from expunge.engine.task import Task
 from expunge.lm.folder import inspect_folder
 from expunge.lm.hooks import evaluating

@@ -37,9 +37,6 @@ from expunge.engine.slots.stop import Measured
 from expunge.engine.world import sharding
 from expunge.lm.hooks import evaluating
 
-CHECKPOINT_SECONDS = 30.0
-CHECKPOINT_SHARE = 0.05
-
 
 class UnlearningTrainer(Trainer):
     """Trainer whose step is a `StepGradient`."""
@@ -165,8 +162,7 @@ class Conductor(TrainerCallback):
         if self.stopped_by:
             control.should_training_stop = True
         self._epoch_ended(step)
-        every = max(1, math.ceil(state.max_steps * CHECKPOINT_SHARE))
-        control.should_save = step % every == 0 or overdue or last
+        control.should_save = overdue or checkpoints.is_due(step, state.max_steps)
         self.progress.advance(1, text=self._words())
 
     def on_save(
@@ -185,7 +181,7 @@ class Conductor(TrainerCallback):
         """Whether the time is over, and whether a checkpoint is due; one clock for all."""
         now = time.monotonic()
         late = self.deadline is not None and now > self.deadline
-        overdue = now - self._saved_at > CHECKPOINT_SECONDS
+        overdue = now - self._saved_at > checkpoints.SECONDS
         late, overdue = self.gradient.world.agreed([late, overdue])
         return late, overdue
 

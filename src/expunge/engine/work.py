@@ -25,7 +25,7 @@ MEASUREMENTS = 40
 """As in `expunge.engine.session`, which would load every library here; a test compares them."""
 
 CHECKPOINT_SHARE = 0.05
-"""As in `expunge.engine.trainer`, likewise."""
+"""As in `expunge.engine.checkpoints`, likewise."""
 
 BATCH = 32
 """Items of one forward pass without gradient."""

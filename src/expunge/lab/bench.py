@@ -185,7 +185,7 @@ def _models(bench: Bench, entry: Entry) -> "Models":
 
 
 def _subject(folder: Path) -> "Subject":
-    from expunge.engine.runtime import served
+    from expunge.engine.part_files import served
     from expunge.lm.folder import inspect_folder
     from expunge.lm.load import load
     from expunge.lm.subject import Subject

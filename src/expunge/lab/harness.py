@@ -182,7 +182,8 @@ def _installed() -> None:
 
 def _measured(run: Run) -> dict[str, Any]:
     with _offline(), TemporaryDirectory() as cache:
-        from expunge.engine.runtime import attach, parts_of
+        from expunge.engine.part_files import parts_of
+        from expunge.engine.runtime import attach
         from expunge.lm.load import load, quiet
 
         loaded = load(run.model.path)

@@ -131,7 +131,7 @@ def sizes_of(module: nn.Module) -> tuple[int, int]:
         return module.in_features, module.out_features
     if isinstance(module, Conv1D):
         return int(module.nx), int(module.nf)
-    raise TypeError(f"a low-rank matrix beside a {type(module).__name__}")
+    raise TypeError(f"low-rank factors beside a {type(module).__name__}")
 
 
 def position_keys(rows: Tensor, length: int, *names: int) -> Tensor:

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from expunge.core.errors import ExpungeError
-from expunge.engine import anchors, room, session, trainer, work
+from expunge.engine import anchors, checkpoints, room, session, work
 from expunge.engine import estimate as prices
 from expunge.engine.check import Report, check_forget
 from expunge.engine.estimate import (
@@ -185,7 +185,7 @@ def test_nested_and_older_names_of_the_shape_are_read() -> None:
 
 def test_counts_shared_with_rooms_too_heavy_to_import_are_theirs() -> None:
     assert work.MEASUREMENTS == session.MEASUREMENTS
-    assert work.CHECKPOINT_SHARE == trainer.CHECKPOINT_SHARE
+    assert work.CHECKPOINT_SHARE == checkpoints.SHARE
     assert work.ROOM == anchors.ROOM
 
 

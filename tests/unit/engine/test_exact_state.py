@@ -12,7 +12,7 @@ from expunge.core.errors import ExpungeError
 from expunge.core.registry import methods
 from expunge.engine.exact.ledger import START, Ledger
 from expunge.engine.exact.planner import outlook
-from expunge.engine.exact.scheme import blocks_of, linears_in
+from expunge.engine.exact.scheme import blocks_of
 from expunge.engine.exact.sequences import cyclic
 from expunge.engine.exact.stages import Seen, read_seen, read_stage, write_stage
 from expunge.engine.exact.state import (
@@ -24,7 +24,9 @@ from expunge.engine.exact.state import (
     kept,
     members_of,
 )
-from expunge.engine.runtime import Part, stacked
+from expunge.engine.linears import linears_in
+from expunge.engine.part_files import stacked
+from expunge.engine.runtime import Part
 from expunge.lm.arch import Slots
 from expunge.methods import s3t, sisa
 from expunge.requests.rows import Row

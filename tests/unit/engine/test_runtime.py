@@ -15,22 +15,16 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from expunge.core.errors import ExpungeError
-from expunge.engine import runtime
-from expunge.engine.runtime import (
-    Attached,
-    Part,
-    Served,
-    attach,
+from expunge.engine import part_files, runtime
+from expunge.engine.part_files import (
     entries_of,
     files_of,
     parts_of,
     read_parts,
     refused,
-    twin,
-    without_gate,
-    without_parts,
     write_parts,
 )
+from expunge.engine.runtime import Attached, Part, Served, attach, twin, without_gate, without_parts
 from expunge.lm.folder import inspect_folder
 from expunge.lm.subject import Subject
 from expunge.testing import tiny_model
@@ -64,7 +58,8 @@ def shouting(monkeypatch: pytest.MonkeyPatch) -> None:
     registry = SimpleNamespace(
         load=modules.__getitem__, card=lambda name: SimpleNamespace(version=2)
     )
-    monkeypatch.setattr(runtime, "methods", registry)
+    for module in (runtime, part_files):
+        monkeypatch.setattr(module, "methods", registry)
 
 
 def part(size: float = 3.0, method: str = "shout", vocab: int = 64) -> Part:
@@ -371,7 +366,7 @@ def test_adapters_and_shards_are_refused_with_a_part_of_either_side(
         (problem,) = refused(method, folder, "lora")
         assert problem.code == "E-USE-006"
         assert "--adapter lora" in problem.found
-    monkeypatch.setattr(runtime, "sharding", lambda: "fsdp")
+    monkeypatch.setattr(part_files, "sharding", lambda: "fsdp")
     assert refused("mute", plain, None) == []
     (problem,) = refused("shout", plain, None)
     assert "fsdp" in problem.found

@@ -11,7 +11,7 @@ from expunge.engine.estimate import shape
 from expunge.engine.exact.scheme import is_ensemble, scheme_of
 from expunge.engine.exact.state import Ensemble, asked_of, recipe_of
 from expunge.engine.made import FOLDER as MADE
-from expunge.engine.runtime import entries_of
+from expunge.engine.part_files import entries_of
 from expunge.engine.world import sharding
 from expunge.lm.folder import Folder
 from expunge.requests.rows import Row

@@ -20,7 +20,7 @@ from expunge.engine.exact.ledger import Ledger
 from expunge.engine.exact.planner import cost_of, epochs_of
 from expunge.engine.exact.proof import checked, expected_seen, prove, weights_digest
 from expunge.engine.exact.retraining import kept_rows
-from expunge.engine.exact.scheme import linears_in, scheme_of
+from expunge.engine.exact.scheme import scheme_of
 from expunge.engine.exact.serving import adapters_of, part_of
 from expunge.engine.exact.stages import Seen, check_file, read_seen, write_stage
 from expunge.engine.exact.state import (
@@ -35,6 +35,7 @@ from expunge.engine.exact.state import (
 )
 from expunge.engine.exact.telling import record_of
 from expunge.engine.exact.training import Place, Stages
+from expunge.engine.linears import linears_in
 from expunge.engine.runtime import attach
 from expunge.engine.session import Session, Trained
 from expunge.engine.slots.sample import content_key

@@ -61,7 +61,7 @@ def prove(folder: str | Path) -> Proof:
             where there is no ensemble.
     """
     from expunge.engine.change import load_change
-    from expunge.engine.runtime import read_parts
+    from expunge.engine.part_files import read_parts
     from expunge.lm.load import load
 
     change = load_change(folder)

@@ -9,7 +9,7 @@ from expunge.core.errors import ExpungeError
 from expunge.engine.exact.sequences import Order
 
 if TYPE_CHECKING:
-    from expunge.lm.arch import Slots
+    pass
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -79,33 +79,3 @@ def blocks_of(layers: Sequence[int] | None, blocks: int) -> list[int]:
             "Choose layers of this model.",
         )
     return sorted({layer % blocks for layer in layers})
-
-
-def linears_in(
-    slots: "Slots", blocks: Sequence[int], targets: Sequence[str] | None = None
-) -> list[str]:
-    """Dotted names of the linears of some blocks, by whole parts of names.
-
-    Args:
-        slots: Of the model.
-        blocks: Their numbers, from the bottom.
-        targets: Ends of names, as ``q_proj``; None takes all.
-
-    Raises:
-        ExpungeError: ``E-MODEL-008`` when there is none.
-    """
-    inside = tuple(f"{slots.names(block, 'block')[0]}." for block in blocks)
-    ends = tuple(f".{target}" for target in targets or ())
-    found = [
-        name
-        for name in slots.linears()
-        if name.startswith(inside) and (not ends or f".{name}".endswith(ends))
-    ]
-    if not found:
-        raise ExpungeError(
-            "E-MODEL-008",
-            f"No linear of the blocks {list(blocks)} ends in {' or '.join(targets or ())}.",
-            "at least one linear layer that gets an adapter.",
-            "Give other --set layers or --set lora_targets.",
-        )
-    return found

@@ -34,9 +34,6 @@ from expunge.engine.reinforcement.library import GRPOConfig, GRPOTrainer
 from expunge.engine.slots.stop import Measured
 from expunge.lm.arch import base_of
 
-CHECKPOINT_SECONDS = 30.0
-CHECKPOINT_SHARE = 0.05
-
 
 class RolloutTrainer(GRPOTrainer):  # type: ignore[misc]
     """GRPO on prompts that are given as token ids; a row of the data names one by its number.
@@ -243,8 +240,8 @@ class Guide(TrainerCallback):
         if self.deadline is not None and now > self.deadline and not self.stopped_by:
             self.stopped_by = "max-minutes"
         control.should_training_stop |= bool(self.stopped_by)
-        due = step % max(1, math.ceil(state.max_steps * CHECKPOINT_SHARE)) == 0
-        control.should_save = due or last or now - self._saved_at > CHECKPOINT_SECONDS
+        overdue = now - self._saved_at > checkpoints.SECONDS
+        control.should_save = overdue or checkpoints.is_due(step, state.max_steps)
         alike = f"{told['zero_variance']:.0%} of groups alike"
         self.progress.advance(1, text=f"reward {told['reward']:.2f}, {alike}")
 

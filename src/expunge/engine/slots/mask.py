@@ -49,4 +49,9 @@ def _only(model: PreTrainedModel, names: Collection[str]) -> Mask:
     return {name: name in names for name, p in model.named_parameters() if p.requires_grad}
 
 
-SHARED = {"all": all_trainable}
+def nothing(model: PreTrainedModel, task: Task, params: GradientParams) -> Mask:
+    """Nothing of the model itself moves: what is trained stands beside it."""
+    return {name: False for name, _ in model.named_parameters()}
+
+
+SHARED = {"all": all_trainable, "nothing": nothing}

@@ -55,7 +55,6 @@ from expunge.core.params import param
 from expunge.engine.finish import Finishing
 from expunge.engine.mean import Mean, mean_of
 from expunge.engine.runtime import Attached, Part
-from expunge.engine.slots.mask import Mask
 from expunge.engine.step import Step
 from expunge.engine.task import Task
 from expunge.methods.alter.board import NAME, Board, Seated, board_of
@@ -147,9 +146,8 @@ class Params(GradientParams):
             )
 
 
-def mask(model: PreTrainedModel, task: Task, params: Params) -> Mask:
-    """Nothing of the model itself moves."""
-    return {name: False for name, _ in model.named_parameters()}
+mask = "nothing"
+"""What is trained stands beside the model."""
 
 
 def prepare(task: Task, params: Params) -> None:

@@ -20,8 +20,9 @@ from expunge.engine.first_pass import (
 )
 from expunge.engine.recomputed import remember
 from expunge.engine.runtime import Part, twin
+from expunge.lm.low_rank import sizes_of
 from expunge.methods.alter.entropy import of_a_guess, tsallis
-from expunge.methods.alter.experts import Experts, Mixing, Router, sizes_of
+from expunge.methods.alter.experts import Experts, Mixing, Router
 
 NAME = "alter"
 """The module's name in a model that is being trained; a served one has it in its hooks alone."""

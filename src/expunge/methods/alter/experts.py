@@ -6,7 +6,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear
-from transformers.pytorch_utils import Conv1D
 
 from expunge.lm.scoring import at_least_float32
 
@@ -169,16 +168,3 @@ def served_gates(gates: Tensor, high: Tensor, top: int) -> Tensor:
     mixed = torch.zeros_like(gates).scatter(-1, places, kept / kept.sum(-1, keepdim=True))
     alone = torch.zeros_like(gates).scatter(-1, places[..., :1], 1.0)
     return torch.where(high[..., None], mixed, alone)
-
-
-def sizes_of(module: nn.Module) -> tuple[int, int]:
-    """How many numbers a linear takes and gives.
-
-    Raises:
-        TypeError: When it is none.
-    """
-    if isinstance(module, nn.Linear):
-        return module.in_features, module.out_features
-    if isinstance(module, Conv1D):
-        return int(module.nx), int(module.nf)
-    raise TypeError(f"experts beside a {type(module).__name__}")

@@ -9,20 +9,21 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from expunge.core.errors import ExpungeError
 from expunge.core.events import note
 from expunge.core.rng import generator
 from expunge.data.encode import Encoded
 from expunge.engine.datasets import Datasets
 from expunge.engine.forward import Inputs
+from expunge.engine.linears import linears_in
 from expunge.engine.remembered import rows_of
 from expunge.engine.runtime import twin
 from expunge.engine.task import Task
 from expunge.lm.arch import Slots
 from expunge.lm.hooks import evaluating
+from expunge.lm.low_rank import sizes_of
 from expunge.methods.alter.board import Board, Rules
 from expunge.methods.alter.entropy import tsallis
-from expunge.methods.alter.experts import Experts, Router, sizes_of
+from expunge.methods.alter.experts import Experts, Router
 from expunge.methods.alter.split import Discriminant, by_likeness, by_subject
 from expunge.methods.alter.told import LOW, ROWS, SIZES, key_of, marks
 
@@ -113,7 +114,7 @@ class _Looking:
         scale = params.lora_alpha / params.lora_r
         columns = (2 + max(domains)) * params.lora_r
         linears = {}
-        for name in self._named():
+        for name in linears_in(self.slots, self.params.layers, self.params.lora_targets):
             inputs, outputs = sizes_of(self.model.get_submodule(name))
             start, b = self._first_a(name, inputs), self._new(outputs, columns)
             linears[name] = Experts(start, b, slow=params.slow, scale=scale)
@@ -185,25 +186,6 @@ class _Looking:
         for at, marked in table.values():
             sizes[at] += marked.count(LOW)
         self.task.state.update({ROWS: table, SIZES: sizes})
-
-    def _named(self) -> list[str]:
-        """The linears that get experts."""
-        names, params = self.slots.linears(), self.params
-        if params.layers is not None:
-            inside = {f"{self.slots.names(layer, 'block')[0]}." for layer in params.layers}
-            names = [name for name in names if any(name.startswith(block) for block in inside)]
-        if params.lora_targets:
-            ends = tuple(f".{target}" for target in params.lora_targets)
-            names = [name for name in names if f".{name}".endswith(ends)]
-        if not names:
-            raise ExpungeError(
-                "E-MODEL-008",
-                f"No linear of the blocks matches layers={params.layers}, "
-                f"lora_targets={params.lora_targets}.",
-                "at least one linear layer that gets experts.",
-                "Give other --set layers or --set lora_targets.",
-            )
-        return names
 
     def _first_a(self, name: str, inputs: int) -> Tensor:
         """[r, inputs], uniform and as small as a linear layer's own start."""

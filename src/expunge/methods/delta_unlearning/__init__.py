@@ -52,7 +52,7 @@ from expunge.engine.assistants import Ensemble, ensemble_of
 from expunge.engine.finish import Finishing
 from expunge.engine.mean import Mean
 from expunge.engine.runtime import Attached, Part
-from expunge.engine.slots.mask import Mask, all_trainable
+from expunge.engine.slots.mask import all_trainable
 from expunge.engine.slots.stop import Measured, at_guess
 from expunge.engine.small_models import blocks_of, cut, fitting, write
 from expunge.engine.step import Step
@@ -165,9 +165,8 @@ def unfit(params: Params, folder: Folder) -> Sequence[ExpungeError]:
     return fitting(folder, params.small, params.blocks)
 
 
-def mask(model: PreTrainedModel, task: Task, params: Params) -> Mask:
-    """Nothing of the large model moves."""
-    return {name: False for name, _ in model.named_parameters()}
+mask = "nothing"
+"""What is trained stands beside the large model."""
 
 
 def prepare(task: Task, params: Params) -> None:

@@ -66,7 +66,6 @@ from expunge.core.rng import derive
 from expunge.engine.finish import Finishing
 from expunge.engine.mean import Mean, mean_of
 from expunge.engine.runtime import Attached, Part
-from expunge.engine.slots.mask import Mask
 from expunge.engine.step import Step
 from expunge.engine.task import Task
 from expunge.engine.view import View
@@ -184,9 +183,8 @@ class Params(GradientParams):
             inspect_encoder(self.encoder)
 
 
-def mask(model: PreTrainedModel, task: Task, params: Params) -> Mask:
-    """Nothing of the model itself moves."""
-    return {name: False for name, _ in model.named_parameters()}
+mask = "nothing"
+"""What is trained stands beside the model."""
 
 
 def prepare(task: Task, params: Params) -> None:

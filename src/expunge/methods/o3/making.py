@@ -3,10 +3,9 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from transformers import PreTrainedModel
-
 from expunge.core.errors import ExpungeError
 from expunge.core.events import note
+from expunge.engine.linears import linears_in
 from expunge.engine.task import Task
 from expunge.lm.arch import Slots
 from expunge.lm.hooks import evaluating
@@ -50,7 +49,7 @@ def continued(task: Task, params: "Params", earlier: Board | None) -> dict[str, 
     Raises:
         ExpungeError: ``E-USE-006``, ``E-MODEL-008``.
     """
-    names = _named(task.model, params)
+    names = linears_in(Slots(task.model), params.layers, params.lora_targets)
     if earlier is None:
         return {
             name: LowRank.new(
@@ -94,27 +93,6 @@ def prompts_of(task: Task, row: Row) -> list[list[int]]:
     if row.text is not None:
         asked.append(task.encoder.encode(row.training).ids)
     return asked
-
-
-def _named(model: PreTrainedModel, params: "Params") -> list[str]:
-    """The linears that get an adapter."""
-    slots = Slots(model)
-    names = slots.linears()
-    if params.layers is not None:
-        inside = {f"{slots.names(layer, 'block')[0]}." for layer in params.layers}
-        names = [name for name in names if any(name.startswith(block) for block in inside)]
-    if params.lora_targets:
-        ends = tuple(f".{target}" for target in params.lora_targets)
-        names = [name for name in names if f".{name}".endswith(ends)]
-    if not names:
-        raise ExpungeError(
-            "E-MODEL-008",
-            f"No linear of the blocks matches layers={params.layers}, "
-            f"lora_targets={params.lora_targets}.",
-            "at least one linear layer that gets an adapter.",
-            "Give other --set layers or --set lora_targets.",
-        )
-    return names
 
 
 def tell(task: Task, board: Board) -> None:

@@ -59,7 +59,6 @@ from expunge.engine.assistants import Ensemble
 from expunge.engine.finish import Finishing
 from expunge.engine.mean import Mean, mean_of
 from expunge.engine.runtime import Attached, Part
-from expunge.engine.slots.mask import Mask
 from expunge.engine.small_models import built, fitting, write
 from expunge.engine.step import Step
 from expunge.engine.task import Task
@@ -146,9 +145,8 @@ def unfit(params: Params, folder: Folder) -> list[ExpungeError]:
     return fitting(folder, None, params.blocks)
 
 
-def mask(model: PreTrainedModel, task: Task, params: Params) -> Mask:
-    """Nothing of the model itself moves."""
-    return {name: False for name, _ in model.named_parameters()}
+mask = "nothing"
+"""What is trained stands beside the model."""
 
 
 def prepare(task: Task, params: Params) -> None:
