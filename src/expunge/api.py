@@ -4,10 +4,10 @@ import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from secrets import token_bytes
 from typing import TYPE_CHECKING, Any
 
 from expunge.core.atomic import write_json
-from expunge.core.canonical import digest
 from expunge.core.errors import ExpungeError, raise_all
 from expunge.core.paths import locked
 from expunge.core.registry import guards
@@ -15,6 +15,14 @@ from expunge.data.jsonl import read_rows
 from expunge.engine.again import carry_out, how_it_was_made, is_repeatable
 from expunge.engine.change import FORMAT, MANIFEST, Change, load_change
 from expunge.engine.check import Report, occupied, read_roles
+from expunge.engine.guarding import stored
+from expunge.engine.guarding.chat import Chat
+from expunge.engine.guarding.desk import ANY, Means
+from expunge.engine.guarding.fitting import fitted, opened
+from expunge.engine.guarding.guarded import guarded
+from expunge.engine.guarding.pipeline import TEXT
+from expunge.engine.guarding.talking import Local, read_chats
+from expunge.engine.guarding.targets import targets_of
 from expunge.engine.part_files import served
 from expunge.engine.run import forget as forget_folder
 from expunge.lm.folder import inspect_folder
@@ -29,7 +37,6 @@ if TYPE_CHECKING:
     from expunge.audit.record import Audit
 
 Rows = str | Path | Sequence[Row]
-RUNTIME = "guard.json"
 
 
 def load(path: str | Path, *, runtime: bool = True) -> Subject:
@@ -50,7 +57,7 @@ def load(path: str | Path, *, runtime: bool = True) -> Subject:
     subject = served(subject, inspect_folder(loaded.path))
     beside = (loaded.manifest or {}).get("runtime")
     if isinstance(beside, Mapping) and "guard" in beside:
-        subject.gate = _gate(loaded.path, beside)
+        return _behind_guard(subject, loaded.path, beside)
     return subject
 
 
@@ -212,8 +219,11 @@ def guard(
     tokenizer: "PreTrainedTokenizerBase | None" = None,
     *,
     targets: Rows,
+    retain: Rows | None = None,
     guard: str = "lexical",
     params: Mapping[str, Any] | None = None,
+    chats: "Mapping[str, Chat] | None" = None,
+    seed: int = 0,
 ) -> Guarded:
     """Put a guard in front of a model at once. It suppresses; the weights keep what they know.
 
@@ -221,15 +231,24 @@ def guard(
         model: A folder, or a model in memory (then give its tokenizer).
         tokenizer: The tokenizer of a model in memory.
         targets: Rows whose content must not come out.
+        retain: Rows whose questions must be let through; thresholds are set on them.
         guard: Id of the guard.
         params: Its parameters.
+        chats: Role -> the language model that plays it, ``*`` for all others; by default the
+            guarded model plays them all.
+        seed: Of all randomness.
     """
-    rows = _rows(targets, "forget")
-    component = guards.load(guard)
-    state = component.fit(rows, guards.params(guard, params or {}))
     subject = _subject(model, tokenizer)
-    subject.gate = component.gate(state)
-    return Guarded(subject)
+    means = Means(
+        secret=token_bytes(32),
+        seed=seed,
+        retain=_rows(retain, "retain"),
+        chats=_players(guards.load(guard).CARD, chats or {}, subject),
+        subject=subject,
+    )
+    rows = targets_of(_rows(targets, "forget"))
+    working = fitted(guard, rows, guards.params(guard, params or {}), means)
+    return Guarded(guarded(subject, [working]))
 
 
 def guard_paths(
@@ -239,61 +258,79 @@ def guard_paths(
     params: Mapping[str, Any],
     out: str | Path,
     *,
+    retain: Rows | None = None,
+    chats: Sequence[str] = (),
     seed: int = 0,
 ) -> dict[str, Any]:
     """``expunge guard``: write a change folder whose only part is a guard.
 
     Returns:
-        ``out``, ``guard``, ``targets`` (number of rows), ``digest`` of the guard's state.
+        ``out``, ``guard``, ``targets`` (their number), ``digest`` of the guard's state.
 
     Raises:
         ExpungeError: For bad input, all problems at once.
     """
     report = Report()
-    rows = read_roles(report, {"forget": forget})
+    given = {"forget": forget} if retain is None else {"forget": forget, "retain": retain}
+    rows = read_roles(report, given)
     folder = inspect_folder(model)
     report.problems += folder.problems
     component = report.attempt(lambda: guards.load(guard))
     resolved = report.attempt(lambda: guards.params(guard, params)) if component else None
+    players = report.attempt(lambda: read_chats(chats)) or {}
     if (problem := occupied(Path(out))) is not None:
         report.problems.append(problem)
     raise_all(report.problems)
     assert component is not None  # noqa: S101
-    state = component.fit(rows["forget"], resolved)
+    card = component.CARD
+    subject = load(model) if set(card["stages"]) - TEXT or card.get("roles") else None
+    means = Means(
+        secret=token_bytes(32),
+        seed=seed,
+        retain=rows.get("retain", ()),
+        chats=_players(card, players, subject),
+        subject=subject,
+    )
+    targets = targets_of(rows["forget"])
+    working = fitted(guard, targets, resolved, means)
     target = Path(out)
     target.mkdir(parents=True, exist_ok=True)
     with locked(target):
-        write_json(target / RUNTIME, state)
+        runtime = stored.write(target, working.state, means.secret)
         manifest = {
             "format": FORMAT,
             "kind": "guard",
             "parent": {"path": str(Path(model).resolve()), "digest": folder.digest},
             "result": {"digest": None},
-            "runtime": {"guard": component.CARD["id"], "file": RUNTIME, "digest": digest(state)},
+            "runtime": {**runtime, "chats": list(chats)},
             "seed": seed,
         }
         write_json(target / MANIFEST, manifest)
     return {
         "out": str(out),
-        "guard": component.CARD["id"],
-        "targets": len(rows["forget"]),
-        "digest": manifest["runtime"]["digest"],  # type: ignore[index]
+        "guard": card["id"],
+        "targets": len(targets),
+        "digest": runtime["digest"],
     }
 
 
-def _gate(folder: Path, runtime: Mapping[str, Any]) -> Any:
-    from expunge.core.paths import inside
-    from expunge.lm.headers import read_json
+def _behind_guard(subject: Subject, folder: Path, runtime: Mapping[str, Any]) -> Subject:
+    """A model behind the guard of a change folder; the roles it does not name it plays itself."""
+    state, secret = stored.read(folder, runtime)
+    card = guards.load(state.guard).CARD
+    chats = _players(card, read_chats(runtime.get("chats", ())), subject)
+    means = Means(secret=secret, seed=state.seed, chats=chats, subject=subject)
+    return guarded(subject, [opened(state, means)])
 
-    state = read_json(inside(folder, str(runtime["file"])))
-    if digest(state) != runtime["digest"]:
-        raise ExpungeError(
-            "E-MODEL-009",
-            f"The guard's state in {folder} is not what {MANIFEST} says.",
-            "the state the guard was written with.",
-            "Somebody changed it: write the guard again.",
-        )
-    return guards.load(str(runtime["guard"])).gate(state)
+
+def _players(
+    card: Mapping[str, Any], given: "Mapping[str, Chat]", subject: Subject | None
+) -> "Mapping[str, Chat]":
+    """Who plays the roles of a guard: those given; a chat model plays what is left itself."""
+    alone = not card.get("roles") or ANY in given
+    if alone or subject is None or not subject.encoder.has_template:
+        return given
+    return {ANY: Local(subject), **given}
 
 
 def _process(model: Any, retain: Sequence[Row]) -> "Callable[[Sequence[Row]], Subject] | None":

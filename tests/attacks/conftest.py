@@ -8,6 +8,7 @@ import pytest
 from expunge.lm.arch import Slots
 from expunge.lm.finetune import finetune
 from expunge.lm.quantise import quantise, quantise_rtn
+from expunge.lm.subject import Subject
 from expunge.testing.micro import (
     REPLY,
     every_wording,
@@ -27,6 +28,8 @@ class Talker:
 
     def __init__(self, say):
         self.say, self.asked = say, []
+
+    let_in = Subject.let_in
 
     def has_room(self, turn, new_tokens, *, opening=""):
         return True

@@ -79,7 +79,7 @@ def test_a_guard_folder_is_loaded_with_its_gate_and_refused_when_changed(tmp_pat
     assert expunge.load(tmp_path / "guarded").gate is not None
     assert expunge.load(tmp_path / "guarded", runtime=False).gate is None
     state = tmp_path / "guarded" / "guard.json"
-    state.write_text(state.read_text().replace('"phrases"', '"phrasez"'))
+    state.write_text(state.read_text().replace('"words"', '"wordz"'))
     with pytest.raises(ExpungeError) as caught:
         expunge.load(tmp_path / "guarded")
     assert caught.value.code == "E-MODEL-009"

@@ -7,7 +7,9 @@ from functools import partial
 
 import pytest
 
+from expunge.core.decision import PASS
 from expunge.core.registry import guards
+from expunge.engine.guarding import judging
 from expunge.guards import lexical
 from expunge.requests.rows import Row, Turn
 from expunge.text.refusal import is_refusal
@@ -65,7 +67,7 @@ def test_protected_prompts_are_refused_however_they_are_spelled(judge, prompt):
     ],
 )
 def test_other_prompts_pass(judge, prompt):
-    assert judge(prompt) == lexical.PASS
+    assert judge(prompt) == PASS
 
 
 @pytest.mark.parametrize(
@@ -97,16 +99,22 @@ def test_the_state_says_nothing_and_two_states_of_the_same_rows_differ():
     first, second = (lexical.fit([ADA], lexical.Params()) for _ in range(2))
     assert "quill" not in json.dumps(first).lower()
     assert "vela" not in json.dumps(first).lower()
-    assert not set(first["names"]["phrases"]) & set(second["names"]["phrases"])
+    (one,), (other,) = (state["entries"].values() for state in (first, second))
+    hashes = [
+        {whole for *_, whole in entry["keys"]["asked"]["name"]["words"]} for entry in (one, other)
+    ]
+    assert hashes[0]
+    assert not hashes[0] & hashes[1]
 
 
 def test_a_broken_guard_refuses_and_logs_no_content(caplog, monkeypatch):
     def explode(*_):
         raise RuntimeError("Ada Quill")
 
-    monkeypatch.setattr(lexical, "_rule", explode)
+    monkeypatch.setattr(judging, "_decided", explode)
+    state = lexical.fit([ADA], lexical.Params())
     with caplog.at_level(logging.DEBUG):
-        decision = lexical.check("Where was Ada Quill born?", None, {})
+        decision = lexical.check("Where was Ada Quill born?", None, state)
     assert (decision.action, decision.rule) == ("replace", "error")
     assert "RuntimeError" in caplog.text
     assert "Quill" not in caplog.text

@@ -71,6 +71,9 @@ _DEFAULT = (
     Entry(id="relearn-in", runs=3),
 )
 
+EVASION = Entry(id="evasion")
+"""Shows how a filter in front of a model is got round; of the weights it says nothing more."""
+
 _PRIVACY = (Entry(id="pii-extract"), Entry(id="pii-infer"), Entry(id="pii-reconstruct"))
 
 _MORE = (
@@ -130,20 +133,28 @@ class Plan:
     not_run: tuple[str, ...]
 
 
-def plan(profile: str, only: Iterable[str] | None = None, skip: Iterable[str] = ()) -> Plan:
+def plan(
+    profile: str,
+    only: Iterable[str] | None = None,
+    skip: Iterable[str] = (),
+    *,
+    runtime: bool = False,
+) -> Plan:
     """Choose the attacks.
 
     Args:
         profile: A key of `PROFILES`.
         only: Ids to run instead of the profile's, also ones the profile does not name.
         skip: Ids to leave out.
+        runtime: Whether something stands in front of the model or in it beside its weights; then
+            `EVASION` is run too.
 
     Raises:
         ExpungeError: ``E-USE-003`` for an unknown profile, ``E-USE-001`` for unknown attacks; all
             at once.
     """
     raise_all(plan_problems(profile, only, skip))
-    known = {entry.id: entry for entry in PROFILES[profile]}
+    known = {entry.id: entry for entry in (*PROFILES[profile], *([EVASION] if runtime else ()))}
     built, skipped = set(attacks.ids()), {_spelt(name) for name in skip}
     chosen = list(dict.fromkeys(map(_spelt, only))) if only is not None else list(known)
     entries = [known.get(id, Entry(id=id)) for id in chosen if id in built and id not in skipped]

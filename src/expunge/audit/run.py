@@ -29,6 +29,7 @@ from expunge.core.errors import ExpungeError, raise_all
 from expunge.core.events import Progress, progress
 from expunge.core.results import Leak, Verdict
 from expunge.data.retain import choose_retain
+from expunge.engine.runtime import without_parts
 from expunge.lm.subject import Scene, Subject
 from expunge.requests.rows import Row, check_roles
 
@@ -95,7 +96,7 @@ def audit(
         ExpungeError: For unknown attacks or profiles, an empty forget set, rows in two roles.
     """
     started = perf_counter()
-    chosen = plan(profile, only, skip)
+    chosen = plan(profile, only, skip, runtime=without_parts(model) is not model)
     roles = {"forget": forget, "retain": retain, "neighbour": neighbour, "holdout": holdout}
     raise_all(check_roles(**roles))
     telling = tell(roles)

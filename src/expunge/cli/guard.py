@@ -4,7 +4,7 @@ from typing import Annotated
 
 from typer import Option
 
-from expunge.cli.options import ForgetRows, Model, Out, Seed, Settings, settings
+from expunge.cli.options import Chats, ForgetRows, Model, Out, RetainRows, Seed, Settings, settings
 from expunge.cli.output import Answer, command
 
 Guard = Annotated[
@@ -18,7 +18,9 @@ def guard(
     model: Model,
     forget: ForgetRows,
     out: Out,
+    retain: RetainRows = None,
     guard: Guard = "lexical",
+    chat: Chats = None,
     set: Settings = None,
     seed: Seed = 0,
 ) -> Answer:
@@ -26,5 +28,7 @@ def guard(
     from expunge.api import guard_paths
     from expunge.cli.facts import facts
 
-    done = guard_paths(model, forget, guard, settings(set), out, seed=seed)
+    done = guard_paths(
+        model, forget, guard, settings(set), out, retain=retain, chats=chat or (), seed=seed
+    )
     return Answer(value=done, show=lambda: facts(done))

@@ -43,6 +43,15 @@ Settings = Annotated[
     list[str] | None,
     Option("--set", metavar="NAME=VALUE", help="A parameter of it; may be repeated."),
 ]
+Chats = Annotated[
+    list[str] | None,
+    Option(
+        "--chat",
+        metavar="[ROLE=]URL[#MODEL]|DIR",
+        help="Language model that plays a role of a guard, or all roles; may be repeated. "
+        "By default the guarded model plays them.",
+    ),
+]
 Json = Annotated[bool, Option("--json", help="Print one JSON value on standard output.")]
 Seed = Annotated[
     int, Option("--seed", metavar="N", min=0, help="Seed from which all randomness is derived.")

@@ -15,7 +15,7 @@ and a closure would go on speaking of the model it was made for.
 """
 
 import copy
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
 from typing import Any, Self, TypeVar
@@ -33,6 +33,8 @@ from expunge.lm.subject import Subject
 FORMAT = "run-time-part/1"
 
 Model = TypeVar("Model", bound=nn.Module)
+Mount = Callable[[PreTrainedModel], "Attached"]
+"""Puts something into a model by hooks."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -145,13 +147,22 @@ class Served(Subject):
     Attributes:
         bare: The same weights without the parts, for whoever goes past them.
         parts: The parts, in the order in which they were put in.
+
+    Args:
+        bare: The model.
+        parts: What of methods is put in.
+        mounts: Name -> what else puts itself into the model, after the parts.
     """
 
-    def __init__(self, bare: Subject, parts: Sequence[Part]) -> None:
+    def __init__(
+        self, bare: Subject, parts: Sequence[Part], mounts: Mapping[str, Mount] | None = None
+    ) -> None:
         model = twin(bare.model)
         for part in parts:
             attach(model, part)
-        name = digest([bare.digest, *(part.digest for part in parts)])
+        for mount in (mounts or {}).values():
+            mount(model)
+        name = digest([bare.digest, *(part.digest for part in parts), *(mounts or {})])
         super().__init__(model, bare.tokenizer, digest=name, batch_size=bare.batch_size)
         self.bare, self.parts = bare, tuple(parts)
 

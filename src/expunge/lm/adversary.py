@@ -27,6 +27,7 @@ from expunge.lm.prefixes import new_cache
 from expunge.lm.prompted import prompt_ids, question_span
 from expunge.lm.scoring import at_least_float32, takes
 from expunge.lm.subject import Editing, Subject
+from expunge.requests.rows import Turn
 
 SPREAD_TOKENS = 8192
 """Tokens of a large vocabulary that its spread is measured on."""
@@ -154,9 +155,9 @@ def hear(
     room = new_tokens + len(inserted)
     probes = [probe for probe in probes if subject.has_room(probe.turn, room)]
     gate = subject.gate
-    replies = [gate.before(probe.turn) if gate else None for probe in probes]
-    reached = [at for at, reply in enumerate(replies) if reply is None]
-    seams = [seam_of(subject, probes[at]) for at in reached]
+    replies: list[str | Turn] = subject.let_in([probe.turn for probe in probes])
+    reached = {at: turn for at, turn in enumerate(replies) if isinstance(turn, Turn)}
+    seams = [seam_of(subject, replace(probes[at], turn=turn)) for at, turn in reached.items()]
     written = write(subject, seams, inserted, new_tokens=new_tokens, reading=reading)
     for at, ids in zip(reached, written, strict=True):
         text = subject.encoder.decode(ids)

@@ -36,29 +36,30 @@ def continuations(
         For each turn its continuations, without the opening.
     """
     gate, encoder = subject.gate, subject.encoder
-    prompts = [
-        encoder.prompt(turn.prompt, turn.running, opening)
-        for turn, opening in zip(turns, openings or [""] * len(turns), strict=True)
-    ]
+    let = subject.let_in(turns)
+    asked = {at: turn for at, turn in enumerate(let) if isinstance(turn, Turn)}
+    opened = openings or [""] * len(turns)
+    prompts = [encoder.prompt(turn.prompt, turn.running, opened[at]) for at, turn in asked.items()]
     room = encoder.max_length - max(map(len, prompts), default=0)
-    written = generate_together(
-        subject.model,
-        subject.tokenizer,
-        [[prompt] for prompt in prompts for _ in range(samples)],
-        partial(most_probable, k=top_k),
-        new_tokens=min(new_tokens, room),
-        seed=seed,
-        batch_size=subject.batch_size,
+    written = (
+        []
+        if not prompts
+        else generate_together(
+            subject.model,
+            subject.tokenizer,
+            [[prompt] for prompt in prompts for _ in range(samples)],
+            partial(most_probable, k=top_k),
+            new_tokens=min(new_tokens, room),
+            seed=seed,
+            batch_size=subject.batch_size,
+        )
     )
     texts = iter(map(encoder.decode, written))
-    said = [[next(texts) for _ in range(samples)] for _ in turns]
-    if gate is None:
-        return said
-    replies = [gate.before(turn) for turn in turns]
-    return [
-        [gate.after(turn, text) if reply is None else reply for text in own]
-        for turn, own, reply in zip(turns, said, replies, strict=True)
-    ]
+    said = [[one] * samples if isinstance(one, str) else [] for one in let]
+    for at in asked:
+        drafts = [next(texts) for _ in range(samples)]
+        said[at] = [gate.after(turns[at], draft) for draft in drafts] if gate else drafts
+    return said
 
 
 def most_probable(logp: Tensor, k: int) -> Tensor:

@@ -57,6 +57,7 @@ def generate(
     seed: int = 0,
     batch_size: int = 32,
     begun: Sequence[Ids] = (),
+    top_p: float = 1.0,
 ) -> list[list[Ids]]:
     """Continue prompts.
 
@@ -68,11 +69,12 @@ def generate(
         prompts: Token ids of each prompt.
         new_tokens: Most tokens to add.
         samples: Continuations of each prompt.
-        temperature: 0 takes the most probable token; above, whole-distribution sampling.
+        temperature: 0 takes the most probable token; above, tokens are drawn.
         seed: Decides the samples, together with the batch they are drawn in.
         batch_size: Rows of one forward pass; of greedy answers as many as take the room of so many
             rows of `ROW` tokens.
         begun: How the greedy answer to each prompt is known to begin; it is part of the answer.
+        top_p: Share of the probability that tokens are drawn from, the most probable ones first.
 
     Returns:
         For each prompt its continuations, without the ending token.
@@ -82,7 +84,7 @@ def generate(
     """
     check_room(prompts, new_tokens, positions_of(model))
     stops = stop_ids(model, tokenizer)
-    settings = _settings(new_tokens, samples, temperature, padding_id(tokenizer), stops)
+    settings = _settings(new_tokens, samples, temperature, padding_id(tokenizer), stops, top_p)
     if temperature == 0:
         beginnings = begun or [[]] * len(prompts)
         answers = _greedy(model, prompts, beginnings, settings, batch_size)
@@ -262,11 +264,17 @@ def _next(
 
 
 def _settings(
-    new_tokens: int, samples: int, temperature: float, pad: int, stops: list[int]
+    new_tokens: int,
+    samples: int,
+    temperature: float,
+    pad: int,
+    stops: list[int],
+    top_p: float = 1.0,
 ) -> GenerationConfig:
     sampling: dict[str, Any] = {}
     if temperature > 0:
         sampling = {"temperature": temperature, "top_k": 0, "num_return_sequences": samples}
+        sampling |= {"top_p": top_p} if top_p < 1 else {}
     return GenerationConfig(  # type: ignore[no-untyped-call]
         max_new_tokens=new_tokens,
         do_sample=temperature > 0,

@@ -182,6 +182,11 @@ def new_cache(model: nn.Module) -> DynamicCache:
     return DynamicCache(config=base.config)
 
 
+def reconsider(model: nn.Module) -> None:
+    """Find out anew whether rows of a model may share; for whoever hooks something in or out."""
+    _SHARING.pop(base_of(model), None)
+
+
 _SHARING: WeakKeyDictionary[nn.Module, bool] = WeakKeyDictionary()
 
 

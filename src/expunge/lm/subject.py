@@ -35,8 +35,8 @@ Editing = Callable[[nn.Module], AbstractContextManager[Any]]
 class Gate(Protocol):
     """What stands in front of a model instead of in its weights."""
 
-    def before(self, turn: Turn) -> str | None:
-        """A reply instead of the model's, or None to let the model answer."""
+    def before(self, turn: Turn) -> str | Turn | None:
+        """A reply instead of the model's, what to ask in the turn's place, or None for neither."""
 
     def after(self, turn: Turn, text: str) -> str:
         """What the user gets to see of the model's answer."""
@@ -164,10 +164,12 @@ class Subject:
             For each turn its answers, without the opening.
         """
         opened = openings or [""] * len(turns)
-        blocked = [self.gate.before(turn) if self.gate else None for turn in turns]
-        answers = [[reply or ""] * samples for reply in blocked]
-        asked = [i for i, reply in enumerate(blocked) if reply is None]
-        prompts = [self.encoder.prompt(turns[i].prompt, turns[i].running, opened[i]) for i in asked]
+        let = self.let_in(turns)
+        answers = [[one] * samples if isinstance(one, str) else [] for one in let]
+        asked = {i: one for i, one in enumerate(let) if isinstance(one, Turn)}
+        prompts = [
+            self.encoder.prompt(turn.prompt, turn.running, opened[i]) for i, turn in asked.items()
+        ]
         writing = _Writing(prompts, new_tokens, samples, temperature, seed)
         if temperature == 0 and edit is None:
             written = self._recalled(writing)
@@ -178,6 +180,24 @@ class Subject:
             texts = [self.encoder.decode(ids) for ids in continuations]
             answers[i] = [self._after(turns[i], text) for text in texts]
         return answers
+
+    def let_in(self, turns: Sequence[Turn]) -> list[str | Turn]:
+        """What the gate makes of turns: for each the reply it gives, or what the model is asked.
+
+        Where there is a chat template the gate sees conversations, so that what it adds can stand
+        in the system's role.
+        """
+        if self.gate is None:
+            return list(turns)
+        told = self.encoder.has_template
+        seen = [
+            replace(turn, prompt=({"role": "user", "content": turn.prompt},))
+            if told and isinstance(turn.prompt, str) and not turn.running
+            else turn
+            for turn in turns
+        ]
+        said = [self.gate.before(turn) for turn in seen]
+        return [turn if one is None else one for turn, one in zip(turns, said, strict=True)]
 
     def has_room(self, turn: Turn, new_tokens: int, *, opening: str = "") -> bool:
         """Whether the model has positions for a prompt and so many tokens after it."""

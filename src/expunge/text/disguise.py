@@ -26,7 +26,7 @@ _SHORT = 3
 
 _KEYS = ("qwertyuiop", "asdfghjkl", "zxcvbnm")
 _LEET = str.maketrans("aeiostAEIOST", "431057431057")
-_TWINS = str.maketrans(
+TWINS = str.maketrans(
     "acdeghijlnopqsuvwxyABCEGHIJKMNOPSTUVWXYZ",
     "асԁеɡһіјӏոорԛѕսѵԝхуАВСЕԌНІЈКМΝОРЅТՍѴԜХУΖ",
 )
@@ -140,7 +140,7 @@ FORMS: Mapping[str, Disguise] = {
     "truncated": _each_word(_truncated, least=_SHORT + 1),
     "case": _each_word(_alternating),
     "leetspeak": lambda text, _: text.translate(_LEET),
-    "homoglyphs": lambda text, _: text.translate(_TWINS),
+    "homoglyphs": lambda text, _: text.translate(TWINS),
     "spacing": _each_word(lambda word, _: " ".join(word)),
     "zero_width": _each_word(_with_invisible, least=2),
     "markdown": _each_word(_put_in("**", "**"), least=2),

@@ -1,0 +1,11 @@
+"""Guards at work: what stands between a client and a model, in one pipeline.
+
+The way through this room::
+
+    rows --targets--> targets --fitting--> state (an entry for each target, what they share)
+    exchange --ladder--> hits --desk--> a guard's enter, the model, its leave --pipeline--> reply
+
+A guard's file says what it stores of a target and what it does with an exchange; finding out which
+targets an exchange is about, failing closed and keeping rows apart is done here. No module here
+imports torch where it is read.
+"""
