@@ -17,6 +17,8 @@ class Exchange:
         foreign: Places of messages that hold retrieved or tool text, in ``messages``.
         raw: What a gate must look at beside the messages: the texts as they came, before anything
             was taken out of them.
+        caller: Role of whoever asks, as the door knows it and never as the client says; empty
+            where it does not.
     """
 
     messages: tuple[Mapping[str, str], ...]
@@ -24,6 +26,7 @@ class Exchange:
     running: bool = False
     foreign: tuple[int, ...] = ()
     raw: tuple[str, ...] = ()
+    caller: str = ""
 
     @classmethod
     def of(cls, turn: Turn) -> "Exchange":

@@ -131,8 +131,8 @@ class Names(_Phrases):
     name = "name"
 
     def phrases(self, target: Target) -> Sequence[str]:
-        """How the subject is called."""
-        return target.names
+        """How the subject is called, and what is said to be the subject's (``Ada Birk's``)."""
+        return [form for name in target.names for form in (name, f"{name}'s")]
 
 
 class Questions(_Phrases):
