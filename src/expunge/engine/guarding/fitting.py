@@ -12,6 +12,7 @@ A guard's file defines, beside ``CARD`` and ``Params``, what it needs of these:
     enter(exchange, desk) -> Exchange | Reply  before the model; the exchange itself to let it pass
     leave(exchange, draft, desk) -> str | Reply  after the model; the draft itself to let it pass
     attach(model, tokenizer, desk) -> Attached   hooks into a model of this process
+    fired(exchange, desk) -> [Hit, ...]        what its gate says, where that is more than a ladder
 """
 
 import json
@@ -22,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 from expunge.core.registry import guards
 from expunge.engine.guarding.desk import Desk, Means
 from expunge.engine.guarding.exchange import Exchange, Reply
-from expunge.engine.guarding.ladder import Ladder
+from expunge.engine.guarding.ladder import Hit, Ladder
 from expunge.engine.guarding.rungs import of_drafts, standard
 from expunge.engine.guarding.targets import Target
 
@@ -135,6 +136,11 @@ class Working:
             shared = made(targets, self.desk.params, self.desk.means)
             self.desk.shared, self.desk.arrays = shared.settings, shared.arrays
         self._settled()
+
+    def hits(self, exchange: Exchange) -> list[Hit]:
+        """The targets a question is about, by whatever way the guard has to find that out."""
+        act = self._made("fired")
+        return act(exchange, self.desk) if act else self.desk.hits(exchange)
 
     def enter(self, exchange: Exchange) -> Exchange | Reply:
         """What the guard makes of a question."""

@@ -78,7 +78,7 @@ class Pipeline:
 
     def hits(self, exchange: Exchange) -> list[tuple[str, Hit]]:
         """Which guards' gates fire for a question, and for which targets."""
-        return [(guard.id, hit) for guard in self.guards for hit in guard.desk.hits(exchange)]
+        return [(guard.id, hit) for guard in self.guards for hit in guard.hits(exchange)]
 
     def before(self, turn: Turn) -> str | Turn | None:
         """A reply, or what to ask in the turn's place; None where nothing fires."""
