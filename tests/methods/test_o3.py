@@ -30,6 +30,7 @@ from expunge.core.rng import generator
 from expunge.engine.change import read_manifest, revert
 from expunge.engine.datasets import Datasets
 from expunge.engine.gradient import StepGradient
+from expunge.engine.likeness import Gate, Scale, held_out, layer_scores
 from expunge.engine.method import GradientMethod
 from expunge.engine.precision import computing
 from expunge.engine.run import forget
@@ -48,8 +49,7 @@ from expunge.lm.subject import Subject
 from expunge.methods import o3
 from expunge.methods.o3.answers import options_of, random_answers
 from expunge.methods.o3.board import Board, board_of
-from expunge.methods.o3.detector import Gate, Scale, layer_scores
-from expunge.methods.o3.fitting import contrastive_entropy, detector_loss, held_out, masked_row
+from expunge.methods.o3.fitting import contrastive_entropy, detector_loss, masked_row
 from expunge.requests.rows import Row, Turn
 from expunge.testing import objective, tiny_model
 from expunge.testing.methods import stage, taught_subject, world

@@ -25,7 +25,7 @@ OUT = 1000.0
 
 
 def difference(own: Tensor, said: Tensor, weight: float, top: float) -> Tensor:
-    """z.
+    """Take what the helper says away from what the model says: z.
 
     Args:
         own: [..., V], logits of the model; they stay as they are.
@@ -47,7 +47,7 @@ def difference(own: Tensor, said: Tensor, weight: float, top: float) -> Tensor:
 
 
 def of_rows(own: Tensor, said: Tensor, fires: Tensor, weight: float, top: float) -> Tensor:
-    """z of the rows that fire; the others as they are.
+    """Take it away in the rows that fire, and leave the others as they are.
 
     The shape in which servers that batch requests hand logits over: a row may be one of several of
     a request, and rows may stand in any order.

@@ -103,11 +103,10 @@ class Working:
         Raises:
             ExpungeError: When the guard cannot hold it back; nothing has changed then.
         """
-        made = self._made("entry")
-        entry = {
-            "keys": {name: ladder.keys(target) for name, ladder in self._ladders.items()},
-            "own": made(target, self.desk.params, self.desk.means) if made else {},
-        }
+        made = self._made("entry")  # first: a guard that refuses a target need not look at its keys
+        own = made(target, self.desk.params, self.desk.means) if made else {}
+        keys = {name: ladder.keys(target) for name, ladder in self._ladders.items()}
+        entry = {"keys": keys, "own": own}
         stored: Entry = json.loads(json.dumps(entry, allow_nan=False))
         return stored  # through JSON, so that a guard just fitted is the one that is opened later
 

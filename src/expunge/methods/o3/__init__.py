@@ -72,9 +72,8 @@ from expunge.engine.view import View
 from expunge.lm.encoders import SELF, inspect_encoder
 from expunge.lm.low_rank import Dropout, position_keys
 from expunge.methods.o3.answers import random_answers
-from expunge.methods.o3.board import Board, Continued, Dropping, board_of
+from expunge.methods.o3.board import NAME, Board, Continued, Dropping, board_of
 from expunge.methods.o3.making import made
-from expunge.methods.o3.passing import NAME
 
 CARD = {
     "id": "o3",
@@ -228,7 +227,7 @@ def finish(change: Finishing, params: Params) -> None:
     model = change.task.model
     board = board_of(model)
     assert board is not None  # noqa: S101
-    change.runtime = board.part()
+    change.runtime = board.part(change.task.forget, change.task.seed)
     board.take_out(model)
     if board.earlier is not None:
         board.earlier.put_in(model)

@@ -6,17 +6,21 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
-from torch.utils.hooks import RemovableHandle
 from transformers import PreTrainedModel
 
+from expunge.engine.covered import COVERS, covers
 from expunge.engine.runtime import Attached, Part
+from expunge.engine.weighted import Begin, Weighted, linears_of
 from expunge.lm.low_rank import Dropout, LowRank, overlap
 from expunge.methods.o3.detector import Detector
-from expunge.methods.o3.passing import NAME, Add, Begin, End, Wanted, is_of
 from expunge.methods.o3.reading import kept, opened, read_source
+from expunge.requests.rows import Row
+
+NAME = "o3"
+"""The module's name in a model that is being trained; a served one has it in its hooks alone."""
 
 
-class Board(nn.Module):
+class Board(Weighted):
     """The adapter with the detectors of all requests so far.
 
     Args:
@@ -25,9 +29,6 @@ class Board(nn.Module):
         snapshots: What A was after each earlier request, in the order of ``linears``.
         learns: Whether it is being trained: while gradients are taken every row gets all of it.
         earlier: The board in whose place it is being trained, if there is one.
-
-    Attributes:
-        dropout: For the next passes that take gradients.
     """
 
     def __init__(
@@ -39,23 +40,15 @@ class Board(nn.Module):
         learns: bool,
         earlier: "Board | None" = None,
     ) -> None:
-        super().__init__()
+        super().__init__(linears, owner=NAME, learns=learns)
         self._place_of = (earlier,)  # in a tuple, so that its weights do not count as this one's
-        self.names = tuple(linears)
-        self.parts = nn.ModuleList(linears.values())
-        self.detectors, self.learns = tuple(detectors), learns
+        self.detectors = tuple(detectors)
         self.snapshots = tuple(tuple(one) for one in snapshots)
-        self.dropout: Dropout | None = None
 
     @property
     def earlier(self) -> "Board | None":
         """The board in whose place it is being trained."""
         return self._place_of[0]
-
-    @property
-    def all(self) -> Sequence[LowRank]:
-        """What stands beside the linears, in the order of ``names``."""
-        return cast(Sequence[LowRank], self.parts)
 
     def decide(self, prompts: Sequence[list[int]]) -> Tensor:
         """[n], the largest weight that any detector gives each prompt."""
@@ -74,31 +67,19 @@ class Board(nn.Module):
         ]
         return torch.stack(terms).sum()
 
-    def put_in(self, model: PreTrainedModel) -> list[RemovableHandle]:
-        """Hook the adapter into the model it was made for."""
-        decoder: nn.Module = cast(Any, model).get_decoder()
-        handles = [
-            model.register_forward_pre_hook(Wanted(self, model), with_kwargs=True),
-            decoder.register_forward_pre_hook(Begin(self, model), with_kwargs=True),
-            decoder.register_forward_hook(End(self)),
-        ]
-        for name, part in zip(self.names, self.all, strict=True):
-            hook = Add(self, part)
-            handles.append(model.get_submodule(name).register_forward_hook(hook))
-        return handles
-
     def take_out(self, model: nn.Module) -> None:
         """Leave the model as it was before."""
-        for module in model.modules():
-            for hooks in (module._forward_pre_hooks, module._forward_hooks):
-                for key in [key for key, hook in hooks.items() if is_of(hook, self)]:
-                    del hooks[key]
-                    module._forward_pre_hooks_with_kwargs.pop(key, None)
+        super().take_out(model)
         if getattr(model, NAME, None) is self:
             delattr(model, NAME)
 
-    def part(self) -> Part:
-        """The adapter as it is now and the latest detector, for the change."""
+    def part(self, rows: Sequence[Row] = (), seed: int = 0) -> Part:
+        """The adapter as it is now and the latest detector, for the change.
+
+        Args:
+            rows: Of the latest request.
+            seed: Of the run.
+        """
         tensors: dict[str, Tensor] = {}
         for place, one in enumerate(self.all):
             tensors |= {f"{place}.a": one.a, f"{place}.b": one.b}
@@ -113,6 +94,7 @@ class Board(nn.Module):
             "requests": len(self.detectors),
             "encoder": source,
             "detector": latest.settings,
+            COVERS: covers(rows, seed),
         }
         copied = {name: tensor.detach().clone() for name, tensor in tensors.items()}
         moves = sum(int(one.b.count_nonzero()) for one in self.all)
@@ -131,13 +113,7 @@ class Board(nn.Module):
             ValueError: When it does not fit the model, or those requests.
         """
         told, tensors = part.settings, part.tensors
-        like: dict[str, Any] = {"device": model.device}
-        like["dtype"] = torch.promote_types(model.dtype, torch.float32)
-        linears = {}
-        for place, name in enumerate(told["linears"]):
-            a, b = (tensors[f"{place}.{one}"].to(**like) for one in "ab")
-            linears[name] = LowRank(a, b, float(told["scale"]), place)
-            linears[name].check_fits(model.get_submodule(name))
+        linears = linears_of(model, told, tensors)
         known = 0 if earlier is None else len(earlier.detectors)
         if int(told["requests"]) != known + 1 or (earlier and earlier.names != tuple(linears)):
             raise ValueError(f"request {told['requests']} after {known} others")
@@ -163,7 +139,8 @@ def snapshots(board: Board | None) -> Sequence[Sequence[Tensor]]:
 def board_of(model: PreTrainedModel) -> Board | None:
     """The board a model is trained or served with, if it has one."""
     hooks = cast(Any, model).get_decoder()._forward_pre_hooks.values()
-    return next((hook.board for hook in hooks if isinstance(hook, Begin)), None)
+    boards = (hook.board for hook in hooks if isinstance(hook, Begin))
+    return next((board for board in boards if isinstance(board, Board)), None)
 
 
 class Continued(Attached):

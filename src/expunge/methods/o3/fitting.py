@@ -9,7 +9,7 @@ Objective of the encoder (z_i: token mean of hidden state i, the embedding's amo
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from math import ceil
 from typing import TYPE_CHECKING
 
@@ -20,11 +20,12 @@ from torch.nn.functional import cross_entropy
 from transformers import get_scheduler
 
 from expunge.core.rng import generator
+from expunge.engine import likeness
+from expunge.engine.likeness import How
 from expunge.engine.rates import EXPONENT, FULL_SIZE
 from expunge.lm.encoders import Ids, Parts, TextEncoder, Vocabulary
 from expunge.lm.low_rank import LowRank
-from expunge.lm.ood import Array, Known, Mixture, separated
-from expunge.methods.o3.detector import Detector, Gate, Scale, layer_scores
+from expunge.methods.o3.detector import Detector
 
 if TYPE_CHECKING:
     from expunge.methods.o3 import Params
@@ -37,14 +38,6 @@ MASKED, DRAWN = 0.8, 0.9
 
 CLIP = 1.0
 """Longest gradient of a step."""
-
-FOLDS = 5
-"""Parts of the rows, each of which is scored by the others (INFERRED)."""
-
-LEAST_COSINE, LEAST_SCORE = 1e-3, 0.1
-"""Smallest deviations of a cosine and, in deviations of the layers, of a score; that of a half
-distance is what normal vectors have. So the only text of a request is known again where the last
-bits differ (INFERRED)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,76 +69,13 @@ def fitted(
     rows = [at for at, row in enumerate(texts.rows) for _ in row]
     beside = trained(encoder, vocabulary, every, params, seed)
     vectors = encoder.vectors(every, beside).float()
-    known = Known.of(vectors)
-    folds = held_out(rows, seed)
-    scale = None if params.score == "official" else scale_of(vectors, folds)
-    outside = from_outside(vectors, folds, scale)
-    inside = layer_scores(known, vectors, scale)
-    shown = inside if params.score == "official" else outside
-    found = separated(shown.double().cpu().numpy(), params.nu)
-    weight = torch.from_numpy(found.weight).float().to(vectors.device)
-    mine, others = (scored(scores, weight, found.offset) for scores in (inside, outside))
-    least = LEAST_SCORE * max(float(weight.norm()), 1.0)
-    mixture = Mixture(float(mine.mean()), float(others.mean()), max(float(others.std()), least))
-    gate = Gate(params.gate, mixture, params.score == "official", params.low, params.high)
-    made = Detector(encoder, beside, known, scale, weight, found.offset, gate)
-    if not texts.strangers or params.score == "official":
-        return made
-    theirs = made.scores(encoder.vectors(texts.strangers, beside).float())
-    return replace(made, gate=replace(gate, floor=floor_of(mine, theirs.cpu().numpy())))
-
-
-def floor_of(mine: Array, theirs: Array) -> float | None:
-    """Halfway between the lowest of some scores and the highest of others; None where they mix."""
-    least, most = float(mine.min()), float(theirs.max())
-    return (least + most) / 2 if most < least else None
-
-
-def scored(scores: Tensor, weight: Tensor, offset: float) -> Array:
-    """The score of each row of layer scores [n, L]."""
-    return (scores @ weight - offset).double().cpu().numpy()
-
-
-def held_out(rows: Sequence[int], seed: int) -> list[list[int]]:
-    """Places of the texts in folds; texts of one row stand together, unless there is only one.
-
-    Args:
-        rows: The row of each text.
-        seed: Of the run.
-    """
-    names = list(rows) if len(set(rows)) > 1 else list(range(len(rows)))
-    distinct = list(dict.fromkeys(names))
-    order = generator(seed, "o3", "folds").permutation(len(distinct))
-    fold = {distinct[int(at)]: place % FOLDS for place, at in enumerate(order)}
-    return [
-        found for k in range(FOLDS) if (found := [i for i, n in enumerate(names) if fold[n] == k])
-    ]
-
-
-def _outside(vectors: Tensor, folds: Sequence[Sequence[int]]) -> Iterator[tuple[list[int], Known]]:
-    """Each fold, and what is known of the texts that are not in it; of all where nothing is."""
-    for fold in folds:
-        others = [at for at in range(len(vectors)) if at not in set(fold)]
-        yield list(fold), Known.of(vectors[others] if others else vectors)
-
-
-def scale_of(vectors: Tensor, folds: Sequence[Sequence[int]]) -> Scale:
-    """What texts score that are like the known ones and none of them."""
-    found = vectors.new_zeros(2, len(vectors), vectors.shape[1])
-    for fold, known in _outside(vectors, folds):
-        mine = vectors[fold]
-        found[:, fold] = torch.stack([known.cosines(mine), known.distances(mine) / 2])
-    least = found.new_tensor([LEAST_COSINE, (vectors.shape[-1] / 2) ** 0.5])
-    deviation = torch.maximum(found.std(1, correction=0), least[:, None])
-    return Scale(found.mean(1), deviation)
-
-
-def from_outside(vectors: Tensor, folds: Sequence[Sequence[int]], scale: Scale | None) -> Tensor:
-    """[n, L], layer scores of each text by those of the other folds."""
-    found = vectors.new_zeros(vectors.shape[:2])
-    for fold, known in _outside(vectors, folds):
-        found[fold] = layer_scores(known, vectors[fold], scale)
-    return found
+    strangers = None
+    if texts.strangers and params.score != "official":
+        strangers = encoder.vectors(texts.strangers, beside).float()
+    how = How(
+        score=params.score, nu=params.nu, gate=params.gate, low=params.low, high=params.high
+    )  # fmt: skip
+    return Detector(encoder, beside, likeness.fitted(vectors, rows, how, seed, strangers))
 
 
 def trained(

@@ -207,7 +207,7 @@ def finish(change: Finishing, params: Params) -> None:
     """Take the assistant out of the model: it is the run-time part of the change."""
     assistant = assistant_of(change.model)
     assert assistant is not None  # noqa: S101
-    change.runtime = assistant.part()
+    change.runtime = assistant.part(change.task.forget)
     write(
         change.task, ASSISTANT, change.runtime.settings[ASSISTANT], change.runtime.tensors
     )  # fmt: skip

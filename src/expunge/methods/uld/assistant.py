@@ -13,6 +13,7 @@ from transformers import PreTrainedModel
 from expunge.core.rng import derive
 from expunge.engine.adapter import with_adapter
 from expunge.engine.assistants import Ensemble, ensemble_of
+from expunge.engine.covered import COVERS, covers
 from expunge.engine.precision import precision_on
 from expunge.engine.runtime import Part
 from expunge.engine.slots.mask import Mask
@@ -22,7 +23,9 @@ from expunge.engine.task import Task
 from expunge.engine.view import View
 from expunge.lm.arch import Slots
 from expunge.lm.load import quiet
+from expunge.lm.near_top import near_top
 from expunge.methods.uld.dropout import KeyedDropout, Keys, keys_of
+from expunge.requests.rows import Row
 
 if TYPE_CHECKING:
     from expunge.methods.uld import Params
@@ -72,23 +75,26 @@ def likely(logits: Tensor, top: float) -> Tensor:
     """
     if top == 0:
         return torch.ones_like(logits, dtype=torch.bool)
-    best = logits.topk(math.ceil(top * logits.shape[-1]), -1).values
-    threshold = torch.minimum(best[..., -1:], best[..., :1] + math.log(top))
-    return logits >= threshold
+    return near_top(logits, math.ceil(top * logits.shape[-1]), math.log(top))
 
 
 class Assistant(Ensemble):
     """The assistant while it learns: a few blocks of the model and low-rank factors on them."""
 
     def __init__(
-        self, model: PreTrainedModel, small: PreTrainedModel, rule: Subtracting, keys: Keys
+        self,
+        model: PreTrainedModel,
+        small: PreTrainedModel,
+        rule: Subtracting,
+        keys: Keys,
+        seed: int = 0,
     ) -> None:
         layers = [module for module in small.modules() if isinstance(module, LoraLayer)]
         factors = nn.ModuleList()
         for layer in layers:
             factors += [*layer.lora_A.values(), *layer.lora_B.values()]
         super().__init__(model, {ASSISTANT: small}, rule, own={"factors": factors})
-        self._layers, self.keys = (layers,), keys
+        self._layers, self.keys, self.seed = (layers,), keys, seed
 
     @classmethod
     def made(cls, task: Task, params: "Params") -> "Assistant":
@@ -105,10 +111,15 @@ class Assistant(Ensemble):
                     module.lora_dropout[adapter] = salted
         task.state[SEED] = task.seed
         task.record["blocks"] = len(Slots(small))
-        return cls(model, small, Subtracting(params.weight, params.top, params.center), keys)
+        rule = Subtracting(params.weight, params.top, params.center)
+        return cls(model, small, rule, keys, task.seed)
 
-    def part(self) -> Part:
-        """The assistant with its factors multiplied out, for the change."""
+    def part(self, rows: Sequence[Row] = ()) -> Part:
+        """The assistant with its factors multiplied out, for the change.
+
+        Args:
+            rows: What it was taught.
+        """
         small, rule = self.voice(ASSISTANT), self.rule
         assert isinstance(rule, Subtracting)  # noqa: S101
         moved = sum(
@@ -117,7 +128,11 @@ class Assistant(Ensemble):
             for up in layer.lora_B.values()
         )
         return Part(
-            settings={**asdict(rule), ASSISTANT: settings_of(small)},
+            settings={
+                **asdict(rule),
+                ASSISTANT: settings_of(small),
+                COVERS: covers(rows, self.seed),
+            },
             tensors=multiplied_out(small),
             moves=0 if rule.is_silent else moved,
         )

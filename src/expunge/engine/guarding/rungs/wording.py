@@ -2,7 +2,8 @@
 
 Definition (a phrase p of n words without function words; N targets, df(w) of them with the word w):
     idf(w)   = ln(1 + (N - df(w) + 1/2) / (df(w) + 1/2))              (BM25)
-    fit(w)   = 1 where w stands in the text, 0.7 where a word one slip away does (`Spelling` only)
+    fit(w)   = 1 where w stands in the text; 1 - 2 / (letters of v) where a word v one slip away
+               does (`Spelling` only)
     share(p) = sum_{w in p} idf(w) fit(w) / sum_{w in p} idf(w) * n / (n + 1/2)
     score    = the highest share over the target's phrases and over all stretches of the text that
                are 3 n + 4 words long                                                in [0, 1)
@@ -14,7 +15,7 @@ without names, as stems. They are two rungs since what harmless texts score diff
 about somebody else shares most words of a question, and not the name.
 
 A text is taken in parts of 64 words that overlap by half. In each the words it shares with the
-store are looked up, rare ones first, until 8,192 entries are read, and the 64 targets that share
+store are looked up, rare ones first, until 2,048 entries are read, and the 64 targets that share
 most of them are scored exactly; so the cost depends on the text and not on the store. A target that
 shares nothing but words which thousands of others have may be missed then; no score is too high.
 
@@ -44,8 +45,8 @@ from expunge.text.normalise import words
 from expunge.text.stem import stem
 from expunge.text.stop import STOP_WORDS
 
-NEAR = 0.7
-"""What a word counts that is one slip away."""
+SLIP = 2.0
+"""Letters that a slip takes off a word; the longer it is, the less likely it is another one."""
 
 LONG = 5
 """Shorter words of a name are not looked for with a slip: too many words are that near."""
@@ -56,7 +57,7 @@ PHRASE = 16
 PART, STRIDE = 64, 32
 """Words of a part of the text, and from one part to the next."""
 
-ENTRIES, CANDIDATES = 8192, 64
+ENTRIES, CANDIDATES = 2048, 64
 """What is read of the store for one part of a text, and how many targets are scored."""
 
 HASH = 8
@@ -226,7 +227,7 @@ class Spelling(Wording):
         if len(word) >= LONG - 1:
             near = (_several(self._slips.get(self._hashed(slip), ())) for slip in slips_of(word))
             others = {one for several in near for one in several} - {self._word(word)}
-            found += [(one, NEAR) for one in sorted(others)]
+            found += [(one, 1 - SLIP / len(word)) for one in sorted(others)]
         return found
 
     def _word(self, word: str) -> int:
