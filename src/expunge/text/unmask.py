@@ -77,7 +77,10 @@ def _others(text: str) -> Iterator[str]:
 
 def _bare(text: str) -> str:
     """Without marks, accents and look-alikes."""
-    plain = unicodedata.normalize("NFKD", _MARKS.sub("", text))
+    unmarked = _MARKS.sub("", text)
+    if unmarked.isascii():
+        return unmarked
+    plain = unicodedata.normalize("NFKD", unmarked)
     shown = "".join(c for c in plain if not unicodedata.combining(c))
     return shown.translate(_LATIN)
 

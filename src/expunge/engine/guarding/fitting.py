@@ -5,8 +5,8 @@ A guard's file defines, beside ``CARD`` and ``Params``, what it needs of these:
     entry(target, params, means) -> {...}      what it stores of one target; JSON values. What must
                                                not lie about in the clear stands under "sealed"
     shared(targets, params, means) -> Shared   what all targets share; made anew when they change
-    settled(desk)                              after `shared`, and when a stored guard is opened: sets
-                                               its gate by what is shared
+    settled(desk)                              after `shared`, and when a stored guard is opened:
+                                               sets its gate by what is shared
     ladder(params, means) -> Ladder            its gate, where that is not the standard one
     drafts(params, means) -> Ladder            its gate for drafts of answers, likewise
     enter(exchange, desk) -> Exchange | Reply  before the model; the exchange itself to let it pass

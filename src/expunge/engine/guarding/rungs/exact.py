@@ -6,6 +6,7 @@ disguise (`expunge.text.unmask`).
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from functools import lru_cache
 from hashlib import blake2b
 from math import ceil
 from typing import Any
@@ -14,6 +15,9 @@ from expunge.engine.guarding.targets import Target
 from expunge.text.match import ENTITY_WORDS
 from expunge.text.normalise import words
 from expunge.text.unmask import readings, spelled, squeezed
+
+_readings = lru_cache(maxsize=4)(lambda text: tuple(readings(text)))
+"""What a text may say; all rungs look at the same few texts, one after the other."""
 
 WIDTH = 5
 """Words of one run of a passage."""
@@ -75,6 +79,8 @@ class Book:
 
     def held(self, text: Symbols) -> Iterator[str]:
         """Owners of the phrases that stand in a text."""
+        if not self._lengths:
+            return
         for at in range(len(text) - self._head + 1):
             for length in self._lengths.get(self._at(text, at, self._head), ()):
                 if at + length <= len(text):
@@ -120,7 +126,7 @@ class _Phrases:
 
     def scores(self, text: str, most: int) -> list[tuple[str, float]]:
         """1 for each target of which a phrase stands there."""
-        found = [id for reading in readings(text) for id in self._words.held(reading)]
+        found = [id for reading in _readings(text) for id in self._words.held(reading)]
         found += [id for letters in spelled(text) for id in self._letters.held(letters)]
         return [(id, 1.0) for id in dict.fromkeys(found)][:most]
 
@@ -210,7 +216,7 @@ class Passages:
     def scores(self, text: str, most: int) -> list[tuple[str, float]]:
         """Share of the telling runs of a passage that stand in the text, from a half on."""
         best: dict[str, float] = {}
-        for reading in readings(text):
+        for reading in _readings(text):
             found = Counter(
                 place for run in self._runs_of(reading) if self._tells(run)
                 for place in self._places[run]
@@ -230,9 +236,15 @@ class Passages:
         return {self._hashed(" ".join(run)) for run in runs}
 
 
+@lru_cache(maxsize=64)
 def hasher(secret: bytes) -> Hash:
-    """A keyed hash of texts."""
-    return lambda text: blake2b(text.encode(), key=secret, digest_size=16).hexdigest()
+    """A keyed hash of texts; the words that come again and again are hashed once."""
+
+    @lru_cache(maxsize=1 << 13)
+    def digest(text: str) -> str:
+        return blake2b(text.encode(), key=secret, digest_size=16).hexdigest()
+
+    return digest
 
 
 def _asked(prompt: Any) -> str:
