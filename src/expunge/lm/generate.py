@@ -84,7 +84,9 @@ def generate(
     """
     check_room(prompts, new_tokens, positions_of(model))
     stops = stop_ids(model, tokenizer)
-    settings = _settings(new_tokens, samples, temperature, padding_id(tokenizer), stops, top_p)
+    settings = _settings(
+        new_tokens, samples, temperature, padding_id(tokenizer), stops, top_p=top_p
+    )
     if temperature == 0:
         beginnings = begun or [[]] * len(prompts)
         answers = _greedy(model, prompts, beginnings, settings, batch_size)
@@ -269,6 +271,7 @@ def _settings(
     temperature: float,
     pad: int,
     stops: list[int],
+    *,
     top_p: float = 1.0,
 ) -> GenerationConfig:
     sampling: dict[str, Any] = {}

@@ -117,16 +117,28 @@ def test_guard_hands_on_its_options(run, standing_in):
     seen: dict[str, Any] = {}
 
     def guard_paths(
-        model: Path, forget: Path, guard: str, params: dict[str, str], out: Path, seed: int
-    ) -> dict[str, str]:
+        model: Path, forget: Path, guard: str, params: dict[str, str], out: Path,
+        retain: Path | None, chats: list[str], seed: int,
+    ) -> dict[str, str]:  # fmt: skip
         seen.update(locals())
         return {"out": "o"}
 
     standing_in("expunge.api", {"guard_paths": guard_paths})
-    ran = run("guard", *AUDIT[1:], "--guard", "eco", "--set", "reply=No.", "--seed", "2", "--json")
+    more = (
+        "--set",
+        "reply=No.",
+        "--seed",
+        "2",
+        "--chat",
+        "critic=http://h/v1",
+        "--retain",
+        "r.jsonl",
+    )
+    ran = run("guard", *AUDIT[1:], "--guard", "eco", *more, "--json")
     assert ran.value == {"out": "o"}
     assert (seen["model"], seen["forget"], seen["out"]) == (Path("m"), Path("f.jsonl"), Path("o"))
     assert (seen["guard"], seen["params"], seen["seed"]) == ("eco", {"reply": "No."}, 2)
+    assert (seen["retain"], seen["chats"]) == (Path("r.jsonl"), ["critic=http://h/v1"])
 
 
 @pytest.fixture

@@ -244,6 +244,7 @@ def all_commands() -> list[tuple[str, ...]]:
 def test_the_commands_are_those_of_this_release():
     assert {" ".join(path) for path in all_commands()} == {
         *("demo", "forget", "guard", "audit", "bench", "compare", "revert", "sign", "verify"),
+        "serve",
         *("methods", "guards", "metrics", "attacks", "benchmarks"),
         *("check forget", "check audit", "check bench", "testbed build", "testbed tofu"),
         *("new method", "new metric", "new attack", "new benchmark", "new guard"),

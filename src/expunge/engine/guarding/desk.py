@@ -72,6 +72,7 @@ class Desk:
         entries: Target -> what the guard stored of it; changes while targets come and go.
         shared: What all targets share; JSON values.
         arrays: What all targets share; numbers.
+        mark: Names the set of targets; changes with every one that comes or goes.
     """
 
     def __init__(self, params: Any, means: Means, ladder: Ladder, drafts: Ladder) -> None:
@@ -79,6 +80,7 @@ class Desk:
         self.entries: dict[str, Mapping[str, Any]] = {}
         self.shared: Mapping[str, Any] = {}
         self.arrays: Arrays = {}
+        self.mark = 0
 
     def hits(self, exchange: Exchange, draft: str | None = None) -> list[Hit]:
         """The targets an exchange is about, or those that the draft of its answer gives away."""
@@ -90,7 +92,7 @@ class Desk:
 
     def seed(self, exchange: Exchange, *names: str | int) -> int:
         """A seed for one exchange: asking again draws the same, so nothing averages out."""
-        return derive(self.means.seed, exchange.name, *sorted(self.entries), *names)
+        return derive(self.means.seed, exchange.name, self.mark, *names)
 
     def rng(self, exchange: Exchange, *names: str | int) -> "np.random.Generator":
         """Random numbers for one exchange; see `seed`."""

@@ -18,7 +18,7 @@ from expunge.engine.guarding.ladder import Hit
 from expunge.requests.rows import Turn
 
 REFUSAL = "I'm sorry, but I can't help with that."
-"""What is said when a guard breaks."""
+"""What is said when a guard breaks, where no guard has words of its own for a refusal."""
 
 PLACES = ("front", "gate", "prompt", "model", "answer")
 """Where guards stand, from the client to the model; a card says it under ``place``."""
@@ -40,6 +40,8 @@ class Pipeline:
     Attributes:
         guards: In the order in which a question passes them.
         errors: Guard -> how often it broke, and closed.
+        reply: What is said when a guard breaks: what guards say when they refuse, so that one
+            cannot be told from the other.
 
     Args:
         guards: The guards, in any order; those of one place keep theirs.
@@ -54,6 +56,8 @@ class Pipeline:
         raise_all(problems_of([guard.card for guard in guards], offers))
         self.guards = tuple(sorted(guards, key=lambda guard: PLACES.index(guard.card["place"])))
         self.errors: Counter[str] = Counter()
+        params = (guard.desk.params for guard in self.guards)
+        self.reply: str = next((one.reply for one in params if hasattr(one, "reply")), REFUSAL)
 
     def enter(self, exchange: Exchange) -> Exchange | Reply:
         """What the model is asked, or a reply in the place of its answer."""
@@ -101,7 +105,7 @@ class Pipeline:
             _log.error(
                 "guard %s closes after an internal error: %s", guard.id, type(error).__name__
             )
-            return Reply(REFUSAL, "error")
+            return Reply(self.reply, "error")
 
 
 def problems_of(cards: Sequence[Mapping[str, Any]], offers: Collection[str]) -> list[ExpungeError]:

@@ -137,8 +137,10 @@ class Names(_Phrases):
     name = "name"
 
     def phrases(self, target: Target) -> Sequence[str]:
-        """How the subject is called, and what is said to be the subject's (``Ada Birk's``)."""
-        return [form for name in target.names for form in (name, f"{name}'s")]
+        """How the subject is called, last name first, and what is the subject's (``Ada's``)."""
+        turned = [f"{' '.join(name.split()[-1:])} {' '.join(name.split()[:-1])}"
+                  for name in target.names]  # fmt: skip
+        return [*target.names, *(f"{name}'s" for name in target.names), *turned]
 
 
 class Questions(_Phrases):
