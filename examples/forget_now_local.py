@@ -39,7 +39,7 @@ def main() -> None:
     print(f"verdict: {audit.verdict}")
     for reason in audit.reasons:
         print(f"  {reason}")
-    for name, value in audit.record["attacks"]["evasion"]["parts"]["model"].items():
+    for name, value in audit.data["attacks"]["evasion"]["parts"]["model"].items():
         if name.startswith("stopped "):
             print(f"  {name}: {value:.2f}")
 

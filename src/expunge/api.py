@@ -1,7 +1,7 @@
 """The public calls: forget, audit, guard, load; on objects in memory or on folders."""
 
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from secrets import token_bytes
@@ -18,7 +18,7 @@ from expunge.engine.check import Report, occupied, read_roles
 from expunge.engine.guarding import stored
 from expunge.engine.guarding.chat import Chat
 from expunge.engine.guarding.desk import ANY, Means
-from expunge.engine.guarding.fitting import fitted, opened
+from expunge.engine.guarding.fitting import Working, fitted, opened
 from expunge.engine.guarding.guarded import guarded
 from expunge.engine.guarding.pipeline import TEXT
 from expunge.engine.guarding.talking import Local, read_chats
@@ -315,12 +315,21 @@ def guard_paths(
 
 
 def _behind_guard(subject: Subject, folder: Path, runtime: Mapping[str, Any]) -> Subject:
-    """A model behind the guard of a change folder; the roles it does not name it plays itself."""
+    """A model behind the guard of a change folder, and behind those of the folders below it."""
+    return guarded(subject, list(_guards(subject, folder, runtime)))
+
+
+def _guards(subject: Subject, folder: Path, runtime: Mapping[str, Any]) -> Iterator[Working]:
+    """The guards of a folder, its own first; roles that it does not name the model plays itself."""
     state, secret = stored.read(folder, runtime)
     card = guards.load(state.guard).CARD
     chats = _players(card, read_chats(runtime.get("chats", ())), subject)
-    means = Means(secret=secret, seed=state.seed, chats=chats, subject=subject)
-    return guarded(subject, [opened(state, means)])
+    yield opened(state, Means(secret=secret, seed=state.seed, chats=chats, subject=subject))
+    manifest = inspect_folder(folder).manifest or {}
+    below = Path(manifest["parent"]["path"])
+    beside = (inspect_folder(below).manifest or {}).get("runtime")
+    if isinstance(beside, Mapping) and "guard" in beside:
+        yield from _guards(subject, below, beside)
 
 
 def _players(
