@@ -12,7 +12,7 @@ export TOKENIZERS_PARALLELISM := false
 help:
 	@echo "make demo    forget eight people, attack the result, write demo/report.html"
 	@echo "make test    the tests of the gate"
-	@echo "make bench   what engine and evaluation cost (some nine CPU-minutes)"
+	@echo "make bench   what engine, evaluation, guards and gateway cost (some half an hour)"
 	@echo "make study   the slow studies (minutes to hours)"
 	@echo "make lint    ruff and mypy"
 	@echo "make build   wheel and source archive in dist/"
@@ -33,6 +33,9 @@ test: $(READY)
 bench: $(READY)
 	$(BIN)/python benches/engine.py
 	$(BIN)/python benches/evaluation.py
+	$(BIN)/python benches/guards.py
+	$(BIN)/python benches/evasions.py
+	$(BIN)/python benches/gateway.py
 
 study: $(READY) bench
 	$(BIN)/python -m pytest -m slow --timeout 7200

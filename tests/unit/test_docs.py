@@ -191,7 +191,7 @@ def test_the_rule_of_commands_bites(line: str) -> None:
 
 def test_the_rule_of_commands_in_running_text_bites() -> None:
     assert complaint("expunge audit --sure", whole=False) == "--sure"
-    assert complaint("expunge serve", whole=False)
+    assert complaint("expunge doctor", whole=False)
     assert not complaint("expunge audit --require CLASS", whole=False)
 
 
