@@ -50,6 +50,7 @@ CARD = {
     "threshold": 0.10,
 }
 
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Params:
     """Which forms, on what, and how many answers are drawn."""

@@ -167,7 +167,7 @@ class Live(Working):
     @property
     def shares(self) -> bool:
         """Whether targets share anything that must be made anew when they change."""
-        return any(self._made(name) for name in ("shared", "settled"))
+        return self.is_calibrated or any(self._made(name) for name in ("shared", "settled"))
 
     def take(self, id: str, entry: Entry) -> None:
         """See `Working`."""
@@ -180,7 +180,8 @@ class Live(Working):
             super().drop(id)
 
     def prepared(self, targets: Sequence[Target]) -> Shared:
-        """What targets would share; nothing has changed yet."""
+        """What targets would share; thresholds apart, nothing has changed yet."""
+        self.calibrate(targets)
         made = self._made("shared")
         return made(targets, self.desk.params, self.desk.means) if made else Shared()
 

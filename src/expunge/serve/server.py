@@ -136,8 +136,9 @@ def opened(options: Options) -> Iterator[Opened]:
             subject=local.bare if local else None,
         )
         working = [Live(id, params[id], means) for id in params]
+        pipeline = Pipeline(working, offers=backend.offers)
         dialogue = Dialogue(
-            Pipeline(working, offers=backend.offers),
+            pipeline,
             backend,
             unavailable=options.unavailable,
             logprobs=options.logprobs,
@@ -145,7 +146,7 @@ def opened(options: Options) -> Iterator[Opened]:
         )
         holding = Holding(store, working)
         if local:
-            local.attach(working)
+            local.attach(pipeline.guards)
         access = Access(tokens, rate=options.rate)
         settings = {
             "uniform_latency": float(options.uniform_latency),

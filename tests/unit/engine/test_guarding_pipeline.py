@@ -240,3 +240,42 @@ def test_a_seal_shows_nothing_and_opens_with_its_own_key_only():
     broken = {"sealed": shut["sealed"][:-4] + "AAAA"}
     with pytest.raises(ExpungeError):
         sealing.opened_entry(broken, SECRET)
+
+
+class Likeness:
+    """A rung whose score of a text is the share of its letters that are an x."""
+
+    name, threshold, is_calibrated, least = "like", 0.9, True, 0.0
+
+    def __init__(self):
+        self.known = set()
+
+    def key(self, target):
+        return {}
+
+    def add(self, id, key):
+        self.known.add(id)
+
+    def remove(self, id):
+        self.known.discard(id)
+
+    def scores(self, text, most):
+        return [(id, text.count("x") / len(text)) for id in sorted(self.known)][:most]
+
+
+def test_thresholds_are_set_on_what_must_pass_and_again_when_the_targets_have_doubled():
+    kept = [Row(id=f"k{n}", prompt="x" * n + "y" * (100 - n), completion=" z") for n in range(50)]
+    rung = Likeness()
+    module = Module(ladder=lambda params, means: Ladder([rung]))
+    working = Working(module, None, means(retain=kept))
+    targets = targets_of([MIRA])
+    working.take(targets[0].id, working.entry(targets[0]))
+    working.settle(targets)
+    assert rung.threshold == 0.49, "the highest score of what must pass"
+    assert not working.desk.hits(Exchange.of(Turn("x" * 49 + "y" * 51, "")))
+    assert working.desk.hits(Exchange.of(Turn("x" * 60 + "y" * 40, "")))
+    rung.threshold = 0.2
+    working.settle(targets)
+    assert rung.threshold == 0.2, "as many targets as before"
+    working.settle(targets_of([MIRA, LORE]))
+    assert rung.threshold == 0.49

@@ -17,7 +17,7 @@ from expunge.engine.guarding.rungs import wording as wording_file
 from expunge.engine.guarding.rungs.decided import NONE, SHORTLIST, Decided
 from expunge.engine.guarding.rungs.exact import Names
 from expunge.engine.guarding.rungs.meaning import Meaning
-from expunge.engine.guarding.rungs.wording import NEAR, Spelling, Wording
+from expunge.engine.guarding.rungs.wording import SLIP, Spelling, Wording
 from expunge.engine.guarding.targets import Target
 from expunge.requests.rows import Row
 from expunge.text.disguise import disguise
@@ -311,10 +311,9 @@ def naive(kind, targets, text):
     def fit(word, stretch):
         if word in map(spelled, stretch):
             return 1.0
-        near = is_name and len(word) >= 5 and any(
-            len(other) >= 4 and slip_apart(word, other) for other in stretch
-        )  # fmt: skip
-        return NEAR if near else 0.0
+        near = [other for other in stretch if len(other) >= 4 and slip_apart(word, other)]
+        is_near = is_name and len(word) >= 5 and near
+        return max(1 - SLIP / len(other) for other in near) if is_near else 0.0
 
     told, found = words(text), {}
     for id, own in held.items():

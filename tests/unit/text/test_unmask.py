@@ -41,7 +41,30 @@ def test_plain_words_have_only_the_readings_that_no_sign_tells():
         "where was mira voss born",
         "jurer jnf zven ibff obea",
         "nrob ssov arim saw erehw",
+        "erehw saw arim ssov nrob",
     ]
+
+
+@pytest.mark.parametrize(
+    "hidden",
+    [
+        "Wh3r3 w@s M!r4 V0$$ born?",
+        "M&#105;ra V&#x6f;ss",
+        "M%69ra%20Voss",
+        r"M\u0069ra V\x6fss",
+        "4d 69 72 61 20 56 6f 73 73",
+        "4d69726120566f7373",
+        "Μіrа Vоѕѕ",
+        "𝓜𝓲𝓻𝓪 𝐕𝐨𝐬𝐬",
+        "Mıra Vøss",
+        "M\u0301i\u0301r\u0301a\u0301 V\u0308o\u0308s\u0308s\u0308",
+        "ariM ssoV",
+        "M*i*r*a V_o_s_s",
+        "<i>Mi</i>ra <b>V</b>oss",
+    ],
+)
+def test_what_the_suite_of_evasions_does_not_hold_is_read_as_well(hidden):
+    assert any(stands(["mira", "voss"], read) for read in readings(hidden))
 
 
 def test_letters_one_by_one_are_joined_and_words_are_not():

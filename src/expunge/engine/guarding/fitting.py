@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 from expunge.core.registry import guards
 from expunge.core.rng import derive
+from expunge.engine.guarding.calibration import calibrate, is_due, to_let_through
 from expunge.engine.guarding.desk import Desk, Means
 from expunge.engine.guarding.exchange import Exchange, Reply
 from expunge.engine.guarding.ladder import Hit, Ladder
@@ -92,6 +93,7 @@ class Working:
         drafts = self._made("drafts") or (lambda *_: of_drafts(means.secret))
         self.desk = Desk(params, means, ladder(params, means), drafts(params, means))
         self._entries: dict[str, Entry] = {}
+        self._set_at = 0
 
     @property
     def id(self) -> str:
@@ -139,7 +141,25 @@ class Working:
         if made is not None:
             shared = made(targets, self.desk.params, self.desk.means)
             self.desk.shared, self.desk.arrays = shared.settings, shared.arrays
+        self.calibrate(targets)
         self._settled()
+
+    @property
+    def is_calibrated(self) -> bool:
+        """Whether its gate has thresholds to be set."""
+        return any(rung.is_calibrated for rung in self.desk.ladder.rungs)
+
+    def calibrate(self, targets: Sequence[Target]) -> None:
+        """Set the thresholds of the gate, where their number has changed much since last time.
+
+        Args:
+            targets: All that are taken in.
+        """
+        if self.is_calibrated and is_due(self._set_at, len(targets)):
+            means = self.desk.means
+            texts = to_let_through(means.retain, targets, means.seed)
+            calibrate(self.desk.ladder, texts, targets=len(targets))
+            self._set_at = len(targets)
 
     def hits(self, exchange: Exchange) -> list[Hit]:
         """The targets a question is about, by whatever way the guard has to find that out."""
@@ -208,6 +228,7 @@ def opened(state: State, means: Means) -> Working:
             rung.threshold = state.thresholds.get(f"{name}/{rung.name}", rung.threshold)
     for id, entry in state.entries.items():
         working.take(id, entry)
+    working._set_at = len(state.entries)
     working.desk.shared, working.desk.arrays = state.shared.settings, state.shared.arrays
     working._settled()
     return working

@@ -48,7 +48,7 @@ from expunge.engine.guarding.ladder import Ladder
 from expunge.engine.guarding.leaking import reveals
 from expunge.engine.guarding.rungs.exact import Names
 from expunge.engine.guarding.rungs.meaning import Meaning
-from expunge.engine.guarding.rungs.wording import Wording
+from expunge.engine.guarding.rungs.wording import Spelling, Wording
 from expunge.engine.guarding.targets import Target
 from expunge.guards.alu.agents import Agents, Malformed, subject_of
 from expunge.text.normalise import normalise
@@ -116,7 +116,9 @@ def entry(target: Target, params: Params, means: Means) -> dict[str, Any]:
 def ladder(params: Params, means: Means) -> Ladder:
     """Names, and what is near them: it shortlists, and of its rungs only names have a vote."""
     del params
-    return Ladder([Names(means.secret), Wording(means.secret), Meaning(means.secret)])
+    return Ladder(
+        [Names(means.secret), Spelling(means.secret), Wording(means.secret), Meaning(means.secret)]
+    )
 
 
 def leave(exchange: Exchange, draft: str, desk: Desk) -> str | Reply:
