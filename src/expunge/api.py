@@ -234,8 +234,8 @@ def guard(
         retain: Rows whose questions must be let through; thresholds are set on them.
         guard: Id of the guard.
         params: Its parameters.
-        chats: Role -> the language model that plays it, ``*`` for all others; by default the
-            guarded model plays them all.
+        chats: Role -> the language model that plays it, ``*`` for all others; None lets the guarded
+            model play them all, an empty one nobody.
         seed: Of all randomness.
     """
     subject = _subject(model, tokenizer)
@@ -243,7 +243,7 @@ def guard(
         secret=token_bytes(32),
         seed=seed,
         retain=_rows(retain, "retain"),
-        chats=_players(guards.load(guard).CARD, chats or {}, subject),
+        chats=_players(guards.load(guard).CARD, {}, subject) if chats is None else chats,
         subject=subject,
     )
     rows = targets_of(_rows(targets, "forget"))

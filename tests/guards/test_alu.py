@@ -251,8 +251,12 @@ def test_a_role_that_breaks_or_is_missing_closes():
         cast = Cast()
         cast.chats[role] = Scripted(broken)
         assert is_refused(left(cast))
+        guard = Pipeline([working(cast)], offers=TEXT)
         del cast.chats[role]
-        assert is_refused(left(cast))
+        assert is_refused(guard.leave(Exchange.talk([user(ASKED)]), DRAFT))
+        with pytest.raises(ExpungeError, match=role) as caught:
+            working(cast)
+        assert caught.value.code == "E-SERVE-002"
 
 
 # --------------------------------------------------------------- what the agents are told, attacks

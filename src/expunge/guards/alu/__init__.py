@@ -99,9 +99,12 @@ def entry(target: Target, params: Params, means: Means) -> dict[str, Any]:
     """Store how the subject is called; the agents must be told.
 
     Raises:
-        ExpungeError: ``E-SERVE-005`` for a target without a name that an agent can look for.
+        ExpungeError: ``E-SERVE-005`` for a target without a name that an agent can look for,
+            ``E-SERVE-002`` where nobody plays an agent: every answer would be refused.
     """
-    del params, means
+    checks = () if means.decider is not None and not params.faithful else ("checker", "critic")
+    for role in (*checks, "eraser", "composer"):
+        means.chat(role)
     names = [name for name in target.names if normalise(name)]
     if not names or any(normalise(name) == "none" for name in names):
         raise ExpungeError(
