@@ -408,14 +408,21 @@ def test_who_forces_another_first_token_goes_past_it(
     """What the docstring says: the facts are in the weights."""
     subject, _ = edited
     at = subject.tokenizer.convert_tokens_to_ids(TOKEN)
-    found = []
-    for row in people().forget:
+    rows = people().forget
+    own, others = [], []
+    for row in rows:
         ids = torch.tensor([subject.encoder.prompt(row.prompt)])
         with torch.no_grad():
             logits = subject.model(input_ids=ids).logits[0, -1].clone()
         logits[at] = -torch.inf
-        found.append(subject.encoder.decode([int(logits.argmax())]).strip() == row.reply.strip())
-    assert fmean(map(float, found)) > 0.3
+        near = {subject.encoder.decode([int(token)]).strip() for token in logits.topk(3).indices}
+        kind = row.prompt.split()[-1]
+        same = {one.reply.strip() for one in rows if one.prompt.split()[-1] == kind}
+        own.append(row.reply.strip() in near)
+        others += [value in near for value in same - {row.reply.strip()}]
+    # What is compared with: the values of other people, which a model that only knows what sort of
+    # answer is wanted would say as often.
+    assert fmean(own) >= fmean(others) + 0.2
 
 
 def test_only_the_row_and_the_block_differ_and_revert_gives_all_back(
