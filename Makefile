@@ -50,6 +50,7 @@ study: $(READY) bench
 	$(BIN)/python benches/optimisation_studies.py
 	$(BIN)/python benches/representation_editing_rl.py $(if $(TOFU),--tofu $(TOFU))
 	$(BIN)/python benches/representation_editing_rl_studies.py
+	$(BIN)/python benches/guards_behaviour.py
 	$(BIN)/python benches/benchmarks.py $(if $(DATA),--data $(DATA))
 
 lint: $(READY)

@@ -37,15 +37,12 @@ RECORD = ROOT / "benches/results/guards_behaviour.json"
 PAGE = ROOT / "docs/results/guards_behaviour.md"
 PACKAGES = ("expunge", "torch", "transformers")
 NEW_TOKENS = 24
-SETTINGS: Mapping[str, Mapping[str, Any]] = {
-    "icul": {"variant": "icul_refuse"},
-    "dragon": {"double": False},
-}
-"""What is set beside a guard's defaults: of `icul` the variant for questions and answers, and of
-`dragon` no invented record, for which the model has too few positions."""
+SETTINGS: Mapping[str, Mapping[str, Any]] = {"icul": {"variant": "icul_refuse"}}
+"""What is set beside a guard's defaults: of `icul` the variant for questions and answers."""
 
 ELSEWHERE = {
-    "alu": "needs language models for its agents, and closes on every answer without them",
+    "alu": "needs language models for its agents, and takes no target without them",
+    "dragon": "writes policy and reasoning that need more positions than this model has",
     "agent-mu": "is for agents: `expunge.lab.agents.study` is its study",
     "ipi-guard": "looks at retrieved text alone, and nothing is retrieved here",
 }
@@ -65,7 +62,14 @@ def main() -> None:
             key = f"{guard}/{seed}"
             if key in lines or guard in ELSEWHERE:
                 continue
-            lines[key] = {"key": key, "guard": guard, "seed": seed, **_measured(guard, seed, plain)}
+            try:
+                found = _measured(guard, seed, plain)
+            except ExpungeError as error:  # prompts that the guard makes too long for this model
+                found = {
+                    "refused": error.code,
+                    "found": "A prompt longer than the model's positions.",
+                }
+            lines[key] = {"key": key, "guard": guard, "seed": seed, **found}
             print(json.dumps(lines[key]), flush=True)
             _write(list(lines.values()))
 
@@ -199,9 +203,8 @@ def page(record: Mapping[str, Any]) -> str:
             "`evasion`, with the guard and past it. Suppression is not deletion: past the guard",
             "all of it is there.", "",
             "No language model plays a role here, and the served model is small: **not measured",
-            "with a capable model**. What `dragon` (without its invented record: the model has too",
-            "few positions for it) and `icul` do by instructing a model shows only as far as",
-            "their checks hold.", "",
+            "with a capable model**. What `icul` does by instructing a model shows only as far as",
+            "its checks hold.", "",
             *table, "", "Not in the table:", "", *refused, "",
             f"Run again: `{record['command']}`; {versions}.", "",
         ]
