@@ -1,7 +1,7 @@
 """The public calls: forget, audit, guard, load; on objects in memory or on folders."""
 
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from secrets import token_bytes
@@ -17,11 +17,12 @@ from expunge.engine.change import FORMAT, MANIFEST, Change, load_change
 from expunge.engine.check import Report, occupied, read_roles
 from expunge.engine.guarding import stored
 from expunge.engine.guarding.chat import Chat
-from expunge.engine.guarding.desk import ANY, Means
-from expunge.engine.guarding.fitting import Working, fitted, opened
-from expunge.engine.guarding.guarded import guarded
+from expunge.engine.guarding.desk import Means
+from expunge.engine.guarding.fitting import fitted
+from expunge.engine.guarding.guarded import behind_guards, guarded
 from expunge.engine.guarding.pipeline import TEXT
-from expunge.engine.guarding.talking import Local, read_chats
+from expunge.engine.guarding.roles import cast, needed, unplayed
+from expunge.engine.guarding.talking import read_chats
 from expunge.engine.guarding.targets import targets_of
 from expunge.engine.part_files import served
 from expunge.engine.run import forget as forget_folder
@@ -57,7 +58,7 @@ def load(path: str | Path, *, runtime: bool = True) -> Subject:
     subject = served(subject, inspect_folder(loaded.path))
     beside = (loaded.manifest or {}).get("runtime")
     if isinstance(beside, Mapping) and "guard" in beside:
-        return _behind_guard(subject, loaded.path, beside)
+        return behind_guards(subject, loaded.path)
     return subject
 
 
@@ -235,19 +236,24 @@ def guard(
         guard: Id of the guard.
         params: Its parameters.
         chats: Role -> the language model that plays it, ``*`` for all others; None lets the guarded
-            model play them all, an empty one nobody.
+            model play what must be played.
         seed: Of all randomness.
+
+    Raises:
+        ExpungeError: ``E-SERVE-002`` for roles that must be played, and nobody does.
     """
+    resolved = guards.params(guard, params or {})
+    roles = needed(guards.load(guard), resolved)
     subject = _subject(model, tokenizer)
     means = Means(
         secret=token_bytes(32),
         seed=seed,
         retain=_rows(retain, "retain"),
-        chats=_players(guards.load(guard).CARD, {}, subject) if chats is None else chats,
+        chats=cast(roles, {}, subject) if chats is None else cast(roles, chats),
         subject=subject,
     )
     rows = targets_of(_rows(targets, "forget"))
-    working = fitted(guard, rows, guards.params(guard, params or {}), means)
+    working = fitted(guard, rows, resolved, means)
     return Guarded(guarded(subject, [working]))
 
 
@@ -283,12 +289,14 @@ def guard_paths(
     raise_all(report.problems)
     assert component is not None  # noqa: S101
     card = component.CARD
-    subject = load(model) if set(card["stages"]) - TEXT or card.get("roles") else None
+    roles = needed(component, resolved)
+    is_asked = bool(set(card["stages"]) - TEXT or unplayed(roles, players))
+    subject = load(model) if is_asked else None
     means = Means(
         secret=token_bytes(32),
         seed=seed,
         retain=rows.get("retain", ()),
-        chats=_players(card, players, subject),
+        chats=cast(roles, players, subject),
         subject=subject,
     )
     targets = targets_of(rows["forget"])
@@ -312,34 +320,6 @@ def guard_paths(
         "targets": len(targets),
         "digest": runtime["digest"],
     }
-
-
-def _behind_guard(subject: Subject, folder: Path, runtime: Mapping[str, Any]) -> Subject:
-    """A model behind the guard of a change folder, and behind those of the folders below it."""
-    return guarded(subject, list(_guards(subject, folder, runtime)))
-
-
-def _guards(subject: Subject, folder: Path, runtime: Mapping[str, Any]) -> Iterator[Working]:
-    """The guards of a folder, its own first; roles that it does not name the model plays itself."""
-    state, secret = stored.read(folder, runtime)
-    card = guards.load(state.guard).CARD
-    chats = _players(card, read_chats(runtime.get("chats", ())), subject)
-    yield opened(state, Means(secret=secret, seed=state.seed, chats=chats, subject=subject))
-    manifest = inspect_folder(folder).manifest or {}
-    below = Path(manifest["parent"]["path"])
-    beside = (inspect_folder(below).manifest or {}).get("runtime")
-    if isinstance(beside, Mapping) and "guard" in beside:
-        yield from _guards(subject, below, beside)
-
-
-def _players(
-    card: Mapping[str, Any], given: "Mapping[str, Chat]", subject: Subject | None
-) -> "Mapping[str, Chat]":
-    """Who plays the roles of a guard: those given; a chat model plays what is left itself."""
-    alone = not card.get("roles") or ANY in given
-    if alone or subject is None or not subject.encoder.has_template:
-        return given
-    return {ANY: Local(subject), **given}
 
 
 def _process(model: Any, retain: Sequence[Row]) -> "Callable[[Sequence[Row]], Subject] | None":

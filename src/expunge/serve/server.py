@@ -18,9 +18,9 @@ from expunge.core.errors import ExpungeError, raise_all
 from expunge.core.extras import require
 from expunge.core.registry import guards
 from expunge.data.jsonl import read_rows
-from expunge.engine.guarding.chat import Chat
 from expunge.engine.guarding.desk import Means
 from expunge.engine.guarding.pipeline import INSIDE, TEXT, Pipeline, problems_of
+from expunge.engine.guarding.roles import Chats, cast, needed
 from expunge.engine.guarding.talking import read_chats
 from expunge.serve.access import ADMIN, CALLER, RATE, SCOPES, Access, Token, new_token
 from expunge.serve.app import Gateway, build
@@ -121,19 +121,23 @@ def opened(options: Options) -> Iterator[Opened]:
     """
     raise_all(check(options))
     params = {id: guards.params(id, told) for id, told in _params(options).items()}
-    chats = _chats(options)
+    every, must = _roles(params)
+    chats: Chats = read_chats(options.chats, known=every, environ=options.environ)
+    if options.upstream is not None:
+        chats = cast(must, chats)
     retain = read_rows(options.retain, "retain") if options.retain is not None else []
     with ExitStack() as held:
         store = Store(options.store, environ=options.environ)
         held.callback(store.close)
         tokens, shown = _tokens(options, store)
         backend, local = _backend(options)
+        bare = local.bare if local else None
         means = Means(
             secret=store.secret,
             seed=options.seed,
             retain=retain,
-            chats=chats,
-            subject=local.bare if local else None,
+            chats=cast(must, chats, bare),
+            subject=bare,
         )
         working = [Live(id, params[id], means) for id in params]
         pipeline = Pipeline(working, offers=backend.offers)
@@ -302,23 +306,12 @@ def _params(options: Options) -> dict[str, dict[str, str]]:
     return told
 
 
-def _chats(options: Options) -> dict[str, Chat]:
-    """Who plays the roles of the guards in use.
-
-    Raises:
-        ExpungeError: ``E-SERVE-002`` for roles that nobody plays, all at once.
-    """
-    cards = [guards.load(name).CARD for name in options.guards]
-    roles = list(dict.fromkeys(role for card in cards for role in card.get("roles", ())))
-    chats = read_chats(options.chats, known=roles, environ=options.environ)
-    problems, means = [], Means(secret=bytes(32), chats=chats)
-    for role in roles:
-        try:
-            means.chat(role)
-        except ExpungeError as error:
-            problems.append(error)
-    raise_all(problems)
-    return chats
+def _roles(params: Mapping[str, Any]) -> tuple[list[str], list[str]]:
+    """The roles of the guards in use: all there are, and those that somebody must play."""
+    modules = {id: guards.load(id) for id in params}
+    every = [role for one in modules.values() for role in one.CARD.get("roles", ())]
+    must = [role for id, one in modules.items() for role in needed(one, params[id])]
+    return list(dict.fromkeys(every)), list(dict.fromkeys(must))
 
 
 def _guard_problems(options: Options) -> list[ExpungeError]:

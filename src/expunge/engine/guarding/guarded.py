@@ -1,13 +1,20 @@
 """A model behind its guards: something to ask and to audit like any other."""
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
+from pathlib import Path
 
-from expunge.engine.guarding.fitting import Working
+from expunge.core.registry import guards as registry
+from expunge.engine.guarding import stored
+from expunge.engine.guarding.desk import Means
+from expunge.engine.guarding.fitting import Working, opened
 from expunge.engine.guarding.pipeline import INSIDE, TEXT, Pipeline
+from expunge.engine.guarding.roles import cast, needed
 from expunge.engine.guarding.stored import name_of
+from expunge.engine.guarding.talking import read_chats
 from expunge.engine.runtime import Served
+from expunge.lm.folder import inspect_folder
 from expunge.lm.subject import Subject
 
 
@@ -36,6 +43,28 @@ def guarded(subject: Subject, guards: Sequence[Working]) -> Subject:
     served = Served(subject, (), inside) if inside else copy.copy(subject)
     served.gate = pipeline if any(map(speaks, guards)) else subject.gate
     return served
+
+
+def behind_guards(subject: Subject, folder: Path) -> Subject:
+    """A model behind the guard of a change folder, and behind those of the folders below it.
+
+    Raises:
+        ExpungeError: As `guarded`, as `stored.read`, and for roles that nobody plays.
+    """
+    return guarded(subject, list(_guards(subject, folder)))
+
+
+def _guards(subject: Subject, folder: Path) -> Iterator[Working]:
+    """The guards of a folder, its own first; what must be played the model plays itself."""
+    manifest = inspect_folder(folder).manifest or {}
+    runtime = manifest.get("runtime")
+    if not isinstance(runtime, Mapping) or "guard" not in runtime:
+        return
+    state, secret = stored.read(folder, runtime)
+    roles = needed(registry.load(state.guard), registry.params(state.guard, state.params))
+    chats = cast(roles, read_chats(runtime.get("chats", ())), subject)
+    yield opened(state, Means(secret=secret, seed=state.seed, chats=chats, subject=subject))
+    yield from _guards(subject, Path(manifest["parent"]["path"]))
 
 
 def speaks(guard: Working) -> bool:

@@ -107,6 +107,11 @@ class Params:
     reply: str = param("I have no information about that.", help="what is said instead")
 
 
+def roles(params: Params) -> tuple[str, ...]:
+    """The role that must be played; a template stands in, unless it may not."""
+    return ("converter",) if params.converter == "model" else ()
+
+
 def entry(target: Target, params: Params, means: Means) -> dict[str, Any]:
     """Turn a request into its unlearning prompt.
 

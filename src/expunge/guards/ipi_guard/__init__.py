@@ -118,6 +118,15 @@ class Params:
     )
 
 
+def roles(params: Params) -> tuple[str, ...]:
+    """The roles that must be played under these parameters."""
+    asked = {
+        "detector": params.detector != "classifier",
+        "extractor": params.removal == "extraction" and not params.quarantine,
+    }
+    return tuple(role for role, is_asked in asked.items() if is_asked)
+
+
 def ladder(params: Params, means: Means) -> Ladder:
     """None: this guard looks for no target."""
     return Ladder([])

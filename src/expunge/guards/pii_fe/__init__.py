@@ -143,6 +143,11 @@ class Params:
     )
 
 
+def roles(params: Params) -> tuple[str, ...]:
+    """The role that must be played, where it is switched on."""
+    return ("deidentifier",) if params.deidentify else ()
+
+
 def ladder(params: Params, means: Means) -> Ladder:
     """The list of names, for prompts.
 

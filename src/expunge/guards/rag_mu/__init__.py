@@ -129,6 +129,11 @@ class Params:
     )
 
 
+def roles(params: Params) -> tuple[str, ...]:
+    """The roles that must be played; texts are taken as they are."""
+    return () if params.mode == "sample" else ("helper", "target")
+
+
 def ladder(params: Params, means: Means) -> Ladder:
     """Names and the knowledge base; the knowledge base alone under official numbers."""
     items = Items(params, means)
