@@ -146,7 +146,7 @@ def working(own: tuple[Any, ...], means: Means) -> list[Live]:
 @contextmanager
 def housed(*own: Any, stub: Stub | None = None, folder: Any = None, backend: Any = None,
            chats: Any = None, rate: float = 0, limits: Any = None, url: str = "http://up/v1",
-           model: str = "", **more: Any):  # fmt: skip
+           model: str = "", callers: Mapping[str, str] | None = None, **more: Any):  # fmt: skip
     """A gateway with guards (ids or scripted ones) in front of a stub or a given backend."""
     stub = stub or Stub()
     store = Store(folder, environ={})
@@ -158,7 +158,9 @@ def housed(*own: Any, stub: Stub | None = None, folder: Any = None, backend: Any
     holding = Holding(store, live)
     if hasattr(behind, "attach"):
         behind.attach(live)
-    access = Access([Token.of(text, scope) for scope, text in TOKENS.items()], rate=rate)
+    tokens = [Token.of(text, scope) for scope, text in TOKENS.items()]
+    tokens += [Token.of(text, "caller", role=role) for role, text in (callers or {}).items()]
+    access = Access(tokens, rate=rate)
     gateway = Gateway(dialogue=dialogue, holding=holding, access=access)
     app = build(gateway, **(limits or {}))
     with TestClient(app, raise_server_exceptions=True) as client:

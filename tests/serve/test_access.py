@@ -5,14 +5,15 @@ import re
 import time
 
 import pytest
-from gateways import TOKENS, certificate, housed
+from gateways import TOKENS, certificate, housed, scripted
 
-from expunge.core.errors import ExpungeError
+from expunge.core.errors import ExpungeError, Problems
 from expunge.serve.access import Access, Bucket, Token, new_token
 from expunge.serve.app import routes
 from expunge.serve.door import Door, scope_of
 from expunge.serve.faults import Fault
-from expunge.serve.server import Options, check, opened
+from expunge.serve.options import Options, check
+from expunge.serve.server import opened
 
 BODIES = {
     "/v1/chat/completions": {"model": "m1", "messages": [{"role": "user", "content": "a"}]},
@@ -279,6 +280,69 @@ def test_settings_of_a_guard_reach_it() -> None:
         with opened(options) as ready:
             [guard] = ready.gateway.dialogue.pipeline.guards
             assert guard.desk.params.reply == "No."
+
+
+def test_guards_that_something_stands_in_for_need_no_language_model() -> None:
+    options = Options(
+        upstream="http://x/v1", guards=("pii-fe", "ipi-guard", "lexical", "agent-mu"), environ={}
+    )
+    with opened(options) as ready:
+        placed = [guard.id for guard in ready.gateway.dialogue.pipeline.guards]
+    assert placed == ["pii-fe", "ipi-guard", "lexical", "agent-mu"]
+
+
+def test_roles_that_nobody_plays_in_front_of_an_upstream_are_named_at_once() -> None:
+    options = Options(upstream="http://x/v1", guards=("alu",), environ={})
+    with pytest.raises(Problems) as refused, opened(options):
+        pass
+    assert [one.code for one in refused.value.problems] == ["E-SERVE-002"] * 4
+
+
+CALLERS = {"EXPUNGE_TOKEN": "c" * 32, "EXPUNGE_ADMIN_TOKEN": "a" * 32}
+
+
+def test_callers_are_told_apart_by_their_tokens() -> None:
+    environ = {**CALLERS, "EXPUNGE_CALLERS": f"staff={'s' * 32}, guest={'g' * 32}"}
+    with opened(Options(upstream="http://x/v1", environ=environ)) as ready:
+        access = ready.gateway.access
+        roles = [access.admit(f"Bearer {letter * 32}", "caller") for letter in "csg"]
+        with pytest.raises(Fault):
+            access.admit(f"Bearer {'s' * 32}", "admin")
+        assert ready.gateway.settings["callers"] == ["guest", "staff"]
+    assert roles == ["", "staff", "guest"]
+
+
+def test_a_guard_hears_the_role_of_the_caller_and_nobody_can_claim_one() -> None:
+    heard = []
+    guard = scripted("own", enter=lambda exchange, desk: heard.append(exchange.caller) or exchange)
+    with housed(guard, callers={"staff": "token-of-the-staff"}) as house:
+        house.ask("Hello.")
+        house.call(
+            "POST", "/v1/chat/completions", scope="nobody",
+            headers={"Authorization": "Bearer token-of-the-staff"},
+            json={"model": "m", "messages": [{"role": "user", "content": "Hello."}]},
+        )  # fmt: skip
+        house.ask("Hello.", user="staff")
+    assert heard == ["", "staff", ""]
+
+
+@pytest.mark.parametrize(
+    "callers", ["staff=", "=abc", "staff", f"staff={'c' * 32}", f"a={'x' * 32},b={'x' * 32}"]
+)
+def test_half_a_caller_or_a_token_in_two_places_is_refused(callers) -> None:
+    problems = check(
+        Options(upstream="http://x/v1", environ={**CALLERS, "EXPUNGE_CALLERS": callers})
+    )
+    assert [one.code for one in problems] == ["E-SERVE-006"]
+    assert "xxx" not in str(problems[0])
+
+
+def test_a_short_token_of_a_caller_is_not_for_others_to_reach() -> None:
+    environ = {**CALLERS, "EXPUNGE_CALLERS": "staff=short"}
+    [problem] = check(
+        Options(upstream="http://x/v1", host="0.0.0.0", behind_proxy=True, environ=environ)  # noqa: S104
+    )
+    assert "EXPUNGE_CALLERS too short" in problem.found
 
 
 def test_tokens_are_made_once_and_kept_with_the_store(tmp_path) -> None:

@@ -182,7 +182,7 @@ def running(options):
 
 
 def test_a_small_local_model_answers_the_official_client(tmp_path) -> None:
-    from expunge.serve.server import Options
+    from expunge.serve.options import Options
     from expunge.testing.tiny import tiny_model, tiny_tokenizer
 
     tokenizer = tiny_tokenizer(["Who is Ben? Ada Quill was born in Port Vela."], chat=True)
@@ -226,7 +226,7 @@ def test_slow_clients_are_hung_up_on_and_long_headers_refused(upstream, monkeypa
 
 
 def test_a_certificate_makes_it_speak_tls(upstream, tmp_path) -> None:
-    from expunge.serve.server import Options
+    from expunge.serve.options import Options
 
     cert, key = certificate(tmp_path)
     address = f"http://127.0.0.1:{upstream.server_address[1]}"
@@ -256,7 +256,8 @@ def test_an_address_that_is_taken_is_an_error_in_words(tmp_path) -> None:
 def test_in_front_of_an_upstream_no_torch_is_loaded() -> None:
     code = (
         "import sys, os\n"
-        "from expunge.serve.server import Options, Server, opened\n"
+        "from expunge.serve.options import Options\n"
+        "from expunge.serve.server import Server, opened\n"
         "with opened(Options(upstream='http://127.0.0.1:9', port=0, environ={})) as ready:\n"
         "    Server(ready.gateway, Options(upstream='x', port=0)).uvicorn\n"
         "    ready.gateway.holding.add({'aliases': ['Ada Quill']})\n"

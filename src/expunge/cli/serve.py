@@ -129,7 +129,8 @@ def serve(
     Tokens come from EXPUNGE_TOKEN and EXPUNGE_ADMIN_TOKEN, or are made and shown once.
     """
     from expunge.cli.facts import facts
-    from expunge.serve.server import Options, Server, opened
+    from expunge.serve.options import Options
+    from expunge.serve.server import Server, opened
 
     options = Options(
         model=model,

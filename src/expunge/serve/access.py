@@ -37,18 +37,20 @@ class Token:
         hash: SHA-256 of both. No slow hash is needed: a token that is made here has 256 bits, and
             one that somebody chose is never written down.
         expires: Seconds since 1970 after which it is void; None for never.
+        role: The caller's role, for guards whose policy tells callers apart; empty for none.
     """
 
     scope: str
     salt: bytes
     hash: bytes
     expires: float | None = None
+    role: str = ""
 
     @classmethod
-    def of(cls, text: str, scope: str, expires: float | None = None) -> "Token":
+    def of(cls, text: str, scope: str, expires: float | None = None, role: str = "") -> "Token":
         """What to keep of a token."""
         salt = token_bytes(16)
-        return cls(scope, salt, _hashed(salt, text), expires)
+        return cls(scope, salt, _hashed(salt, text), expires, role)
 
     def fits(self, text: str) -> bool:
         """Whether it is this one; takes the same time either way."""
@@ -111,12 +113,15 @@ class Access:
         self._tokens, self._clock, self._lock = tuple(tokens), clock, Lock()
         self._buckets = [Bucket(rate, ticking) if rate > 0 else None for _ in self._tokens]
 
-    def admit(self, header: str, scope: str) -> None:
+    def admit(self, header: str, scope: str) -> str:
         """Let a request in.
 
         Args:
             header: Its ``Authorization``.
             scope: What it needs.
+
+        Returns:
+            The caller's role; empty for none.
 
         Raises:
             Fault: 401 without a valid token, 403 with one for something else, 429 too often.
@@ -133,16 +138,16 @@ class Access:
         fit = [at for at in valid if self._tokens[at].scope == scope]
         if not fit:
             raise Fault(403, "wrong_scope", f"This takes the {scope}'s token.")
-        bucket = self._buckets[fit[0]]
-        if bucket is None:
-            return
-        with self._lock:
-            wait = bucket.wait()
+        bucket, wait = self._buckets[fit[0]], 0.0
+        if bucket is not None:
+            with self._lock:
+                wait = bucket.wait()
         if wait:
             raise Fault(
                 429, "rate_limit_exceeded", "Too many requests with this token.",
                 headers={"Retry-After": str(ceil(wait))},
             )  # fmt: skip
+        return self._tokens[fit[0]].role
 
     def _is_over(self, token: Token) -> bool:
         return token.expires is not None and self._clock() >= token.expires

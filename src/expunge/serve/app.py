@@ -134,6 +134,7 @@ class _Asking:
 
         raw = await request.body()
         asked = reader(raw) if len(raw) < SHORT else await to_thread.run_sync(reader, raw)
+        asked = asked.by(request.state.caller)
         answer = await self._dialogue.talk(asked)
         if asked.streams:
             headers = {"cache-control": "no-store"}

@@ -183,6 +183,10 @@ class Asked:
     stops: tuple[str, ...]
     logprobs: bool
 
+    def by(self, caller: str) -> "Asked":
+        """The same request, from a caller of this role."""
+        return replace(self, exchange=replace(self.exchange, caller=caller)) if caller else self
+
     @property
     def model(self) -> str:
         """The model as the client calls it."""

@@ -62,7 +62,8 @@ class Door:
             await send(message)
 
         try:
-            self._access.admit(_header(scope, b"authorization"), scope_of(scope["path"]))
+            role = self._access.admit(_header(scope, b"authorization"), scope_of(scope["path"]))
+            scope["state"] = {**scope.get("state", {}), "caller": role}
             body = await self._body(scope, receive)
             await self._app(scope, _replayed(body, receive), sending)
         except Exception as error:
