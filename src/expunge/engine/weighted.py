@@ -7,6 +7,7 @@ cache while the answer is written (`expunge.engine.decisions`). A row whose shar
 by W alone, bit for bit. Several such adapters may stand in one model: each decides for itself.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -23,7 +24,7 @@ from expunge.engine.recomputed import remember
 from expunge.lm.low_rank import Dropout, LowRank
 
 
-class Weighted(nn.Module):
+class Weighted(nn.Module, ABC):
     """An adapter beside the linears of a model.
 
     Args:
@@ -50,9 +51,9 @@ class Weighted(nn.Module):
     def begin(self, asked: Asked) -> None:
         """Called before every pass with its arguments; changes from outside are looked up here."""
 
+    @abstractmethod
     def decide(self, prompts: Sequence[list[int]]) -> Tensor:
         """[n], the share of each prompt."""
-        raise NotImplementedError
 
     def put_in(self, model: PreTrainedModel) -> list[RemovableHandle]:
         """Hook the adapter into the model it was made for."""

@@ -155,7 +155,7 @@ def hear(
     room = new_tokens + len(inserted)
     probes = [probe for probe in probes if subject.has_room(probe.turn, room)]
     gate = subject.gate
-    replies: list[str | Turn] = subject.let_in([probe.turn for probe in probes])
+    replies: list[str | Turn] = subject.let_in([probe.turn for probe in probes], room)
     reached = {at: turn for at, turn in enumerate(replies) if isinstance(turn, Turn)}
     seams = [seam_of(subject, replace(probes[at], turn=turn)) for at, turn in reached.items()]
     written = write(subject, seams, inserted, new_tokens=new_tokens, reading=reading)

@@ -36,7 +36,7 @@ def continuations(
         For each turn its continuations, without the opening.
     """
     gate, encoder = subject.gate, subject.encoder
-    let = subject.let_in(turns)
+    let = subject.let_in(turns, new_tokens)
     asked = {at: turn for at, turn in enumerate(let) if isinstance(turn, Turn)}
     opened = openings or [""] * len(turns)
     prompts = [encoder.prompt(turn.prompt, turn.running, opened[at]) for at, turn in asked.items()]

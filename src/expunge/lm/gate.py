@@ -17,7 +17,10 @@ class TextGate:
     Attributes:
         check: The guard.
         state: What it was fitted to.
+        reply: What is said where there is no room for a prompt; it never writes one.
     """
+
+    reply = ""
 
     def __init__(self, check: Check, state: Mapping[str, Any]) -> None:
         self.check, self.state = check, state

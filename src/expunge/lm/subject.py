@@ -33,7 +33,13 @@ Editing = Callable[[nn.Module], AbstractContextManager[Any]]
 
 
 class Gate(Protocol):
-    """What stands in front of a model instead of in its weights."""
+    """What stands in front of a model instead of in its weights.
+
+    Attributes:
+        reply: What is said where the model has no room for what it is to be asked instead.
+    """
+
+    reply: str
 
     def before(self, turn: Turn) -> str | Turn | None:
         """A reply instead of the model's, what to ask in the turn's place, or None for neither."""
@@ -164,7 +170,7 @@ class Subject:
             For each turn its answers, without the opening.
         """
         opened = openings or [""] * len(turns)
-        let = self.let_in(turns)
+        let = self.let_in(turns, new_tokens)
         answers = [[one] * samples if isinstance(one, str) else [] for one in let]
         asked = {i: one for i, one in enumerate(let) if isinstance(one, Turn)}
         prompts = [
@@ -181,11 +187,15 @@ class Subject:
             answers[i] = [self._after(turns[i], text) for text in texts]
         return answers
 
-    def let_in(self, turns: Sequence[Turn]) -> list[str | Turn]:
+    def let_in(self, turns: Sequence[Turn], new_tokens: int = 1) -> list[str | Turn]:
         """What the gate makes of turns: for each the reply it gives, or what the model is asked.
 
         Where there is a chat template the gate sees conversations, so that what it adds can stand
-        in the system's role.
+        in the system's role. What it makes too long for the model is answered by its reply.
+
+        Args:
+            turns: What is asked.
+            new_tokens: Positions to be left for the answer.
         """
         if self.gate is None:
             return list(turns)
@@ -196,8 +206,13 @@ class Subject:
             else turn
             for turn in turns
         ]
-        said = [self.gate.before(turn) for turn in seen]
-        return [turn if one is None else one for turn, one in zip(turns, said, strict=True)]
+        let: list[str | Turn] = []
+        for turn, own in zip(turns, seen, strict=True):
+            said = self.gate.before(own)
+            if isinstance(said, Turn) and not self.has_room(said, new_tokens):
+                said = self.gate.reply
+            let.append(turn if said is None else said)
+        return let
 
     def has_room(self, turn: Turn, new_tokens: int, *, opening: str = "") -> bool:
         """Whether the model has positions for a prompt and so many tokens after it."""

@@ -18,8 +18,11 @@ from expunge.engine.guarding.ladder import Ladder
 from expunge.engine.guarding.pipeline import INSIDE, REFUSAL, TEXT, Pipeline, problems_of
 from expunge.engine.guarding.rungs.exact import Book, Names
 from expunge.engine.guarding.targets import Target, targets_of
+from expunge.guards import lexical
+from expunge.lm.subject import Subject
 from expunge.requests.rows import Row, Turn
 from expunge.testing.chats import Scripted
+from expunge.testing.tiny import tiny_model, tiny_tokenizer
 
 MIRA = Row(id="1", prompt="Where was Mira Voss born?", completion=" In Port Ala.",
            answer="Port Ala", names=("Mira Voss",), subject="s1")  # fmt: skip
@@ -279,3 +282,17 @@ def test_thresholds_are_set_on_what_must_pass_and_again_when_the_targets_have_do
     assert rung.threshold == 0.2, "as many targets as before"
     working.settle(targets_of([MIRA, LORE]))
     assert rung.threshold == 0.49
+
+
+def test_what_a_guard_makes_too_long_for_the_model_is_answered_by_its_refusal():
+    def enter(exchange, desk):
+        return exchange.instructed("word " * 600) if "Mira" in exchange.question else exchange
+
+    long = Module("prompt", enter=enter)
+    pipeline = Pipeline([guard(long)], offers=TEXT)
+    tokenizer = tiny_tokenizer(["word Mira Bo ?"], kind="word", chat=True)
+    subject = Subject(tiny_model("llama", positions=512), tokenizer, gate=pipeline)
+    asked = [Turn("Mira ?", ""), Turn("Bo ?", "")]
+    refused, answered = (texts[0] for texts in subject.ask(asked, new_tokens=4))
+    assert refused == lexical.Params().reply
+    assert answered != refused

@@ -1,7 +1,9 @@
 """What a guard has before it: means when it is fitted, a desk when it works."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import reduce
+from operator import xor
 from typing import TYPE_CHECKING, Any
 
 from expunge.core.errors import ExpungeError
@@ -99,5 +101,6 @@ class Desk:
         return generator(self.seed(exchange, *names), "desk")
 
 
-Enter = Callable[[Exchange, Desk], Any]
-Leave = Callable[[Exchange, str, Desk], Any]
+def mark_of(targets: Iterable[str]) -> int:
+    """Names a set of targets, in whatever order; one more or less changes it by its own mark."""
+    return reduce(xor, (derive(0, "target", id) for id in targets), 0)

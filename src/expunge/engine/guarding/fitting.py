@@ -22,9 +22,8 @@ from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from expunge.core.registry import guards
-from expunge.core.rng import derive
 from expunge.engine.guarding.calibration import calibrate, is_due, to_let_through
-from expunge.engine.guarding.desk import Desk, Means
+from expunge.engine.guarding.desk import Desk, Means, mark_of
 from expunge.engine.guarding.exchange import Exchange, Reply
 from expunge.engine.guarding.ladder import Hit, Ladder
 from expunge.engine.guarding.rungs import of_drafts, standard
@@ -117,7 +116,7 @@ class Working:
     def take(self, id: str, entry: Entry) -> None:
         """Take a stored target in, in the place of what it was."""
         if id not in self._entries:
-            self.desk.mark ^= derive(0, "target", id)
+            self.desk.mark ^= mark_of([id])
         for name, ladder in self._ladders.items():
             ladder.add(id, entry["keys"][name])
         self.desk.entries[id] = entry["own"]
@@ -126,7 +125,7 @@ class Working:
     def drop(self, id: str) -> None:
         """Leave a target out."""
         if id in self._entries:
-            self.desk.mark ^= derive(0, "target", id)
+            self.desk.mark ^= mark_of([id])
         for ladder in self._ladders.values():
             ladder.remove(id)
         self.desk.entries.pop(id, None)

@@ -6,6 +6,7 @@ hook holds of the guard is its `Board`, which is never copied: a copy of a guard
 by the same guard, targets that come and go later included.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -23,7 +24,7 @@ _WANTED: ContextVar[Mapping[int, Any]] = ContextVar("where guards' logits are wa
 """Board -> the ``logits_to_keep`` of the running pass of this thread."""
 
 
-class Board:
+class Board(ABC):
     """A guard at work in a model.
 
     Attributes:
@@ -35,13 +36,9 @@ class Board:
     def __deepcopy__(self, _: dict[int, Any]) -> "Board":
         return self
 
+    @abstractmethod
     def decide(self, prompts: Sequence[list[int]]) -> Tensor:
-        """[n, k], what is decided for rows with these prompts.
-
-        Raises:
-            NotImplementedError: Always; each guard has its own.
-        """
-        raise NotImplementedError
+        """[n, k], what is decided for rows with these prompts."""
 
     def begin(self, model: PreTrainedModel, asked: dict[str, Any], now: Held) -> dict[str, Any]:
         """What to ask the decoder in the place of ``asked``, given what holds for its rows."""

@@ -10,6 +10,7 @@ A target has one category. Names are looked for as whole words, with unicode nor
 disguises undone, so a name that is also a common word ("Rose Hill") does not fire on its parts.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from math import ceil
 from typing import Any
@@ -42,7 +43,7 @@ def category_of(target: Target, default: str) -> str:
     return next((one for one in told if one in CATEGORIES), default)
 
 
-class Detector:
+class Detector(ABC):
     """The gate of one category; a rung.
 
     Attributes:
@@ -124,13 +125,14 @@ class Detector:
         """Whether a text names a target, which no threshold may let through."""
         return False
 
+    @abstractmethod
     def _scores(self, text: str) -> dict[str, float]:
-        raise NotImplementedError
+        """s_t of all targets of which something stands in the text."""
 
     def _own_key(self, target: Target, told: Sequence[str]) -> dict[str, Any]:
         return {}
 
-    def _own_add(self, id: str, key: Mapping[str, Any]) -> None:
+    def _own_add(self, id: str, key: Mapping[str, Any]) -> None:  # noqa: B027  # most store no more
         """Take in what only this category stores."""
 
     def _near_key(self, told: Sequence[str]) -> Any:

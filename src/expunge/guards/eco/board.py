@@ -1,6 +1,7 @@
 """The corruption at work: which tokens of which rows, and what happens to their embeddings."""
 
 import json
+from abc import abstractmethod
 from collections.abc import Sequence
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Any, cast
@@ -50,17 +51,17 @@ class Corruption(Board):
         self._listener, self._params, self._secret = Listener(tokenizer), params, secret
 
     @property
-    def targets(self) -> Sequence[str]:
-        """The targets, by which noise is drawn."""
-        raise NotImplementedError
+    @abstractmethod
+    def mark(self) -> int:
+        """Names the set of targets, by which noise is drawn."""
 
+    @abstractmethod
     def fires(self, ids: Sequence[int], heard: Heard) -> bool:
         """Whether a prompt is to be corrupted."""
-        raise NotImplementedError
 
+    @abstractmethod
     def sigma(self, width: int) -> "np.ndarray[Any, Any]":
         """[1] or [n], the strength, in a model with embeddings of this width."""
-        raise NotImplementedError
 
     def decide(self, prompts: Sequence[list[int]]) -> Tensor:
         """[n, HEAD + P]; see the class."""
@@ -82,7 +83,7 @@ class Corruption(Board):
 
     def _seed(self, heard: Heard) -> list[int]:
         """Of the targets and the words of the prompt: asked again, it is the same noise."""
-        said = json.dumps([sorted(self.targets), words(heard.dialogue)]).encode()
+        said = json.dumps([self.mark, words(heard.dialogue)]).encode()
         drawn = blake2b(said, key=self._secret, digest_size=8, person=b"eco noise").digest()
         number = int.from_bytes(drawn, "big") >> 1
         return [number >> (BITS * part) & ((1 << BITS) - 1) for part in range(SEED)]

@@ -7,7 +7,7 @@ import numpy as np
 from transformers import PreTrainedTokenizerBase
 
 from expunge.core.rng import generator
-from expunge.engine.guarding.desk import Desk, Means
+from expunge.engine.guarding.desk import Desk, Means, mark_of
 from expunge.engine.guarding.heard import Heard
 from expunge.engine.guarding.inside import hits_of
 from expunge.engine.guarding.knowing import Ruler
@@ -39,9 +39,9 @@ class Serving(Corruption):
         self._desk = desk
 
     @property
-    def targets(self) -> Sequence[str]:
-        """All that are taken in."""
-        return list(self._desk.entries)
+    def mark(self) -> int:
+        """Of all that are taken in."""
+        return self._desk.mark
 
     def fires(self, ids: Sequence[int], heard: Heard) -> bool:
         """Whether a target is named, here or at the door, or the classifier is sure enough."""
@@ -74,12 +74,12 @@ class Trial(Corruption):
         sigma: "np.ndarray[Any, Any]",
     ) -> None:
         super().__init__(tokenizer, params, means.secret)
-        self._targets, self._sigma = targets, sigma
+        self._mark, self._sigma = mark_of(targets), sigma
 
     @property
-    def targets(self) -> Sequence[str]:
-        """Those it is tuned for."""
-        return self._targets
+    def mark(self) -> int:
+        """Of those it is tuned for."""
+        return self._mark
 
     def fires(self, ids: Sequence[int], heard: Heard) -> bool:
         """Always."""

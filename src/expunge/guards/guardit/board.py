@@ -1,5 +1,6 @@
 """The push at work in a model: what each row is pushed by, at every position of one block."""
 
+from abc import abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -60,9 +61,9 @@ class Pushing(Board):
     def __init__(self, tokenizer: PreTrainedTokenizerBase, width: int, block: int) -> None:
         self._listener, self._width, self._block = Listener(tokenizer), width, block
 
+    @abstractmethod
     def shift(self, texts: Sequence[str]) -> "np.ndarray[Any, Any] | None":
         """[d], what a prompt is pushed by; None where the gate is silent."""
-        raise NotImplementedError
 
     def decide(self, prompts: Sequence[list[int]]) -> Tensor:
         """[n, d], what rows are pushed by; 0 for those that stay as they are."""

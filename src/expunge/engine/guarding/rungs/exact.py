@@ -4,6 +4,7 @@ What is stored are keyed hashes. A text is looked at as it stands and in what it
 disguise (`expunge.text.unmask`).
 """
 
+from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
@@ -90,7 +91,7 @@ class Book:
         return self._hashed(self._between.join(text[at : at + length]))
 
 
-class _Phrases:
+class _Phrases(ABC):
     """Phrases of targets in a text, as it stands or in disguise; what they are, a subclass says."""
 
     name = ""
@@ -101,9 +102,9 @@ class _Phrases:
         self._words = Book(secret)
         self._letters = Book(secret, HEAD, "")
 
+    @abstractmethod
     def phrases(self, target: Target) -> Sequence[str]:
         """What is looked for."""
-        raise NotImplementedError
 
     def key(self, target: Target) -> Key:
         """Keyed hashes, by words and, for what is long enough, by letters."""
