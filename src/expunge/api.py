@@ -17,6 +17,8 @@ from expunge.engine.change import FORMAT, MANIFEST, Change, load_change
 from expunge.engine.check import Report, occupied, read_roles
 from expunge.engine.guarding import stored
 from expunge.engine.guarding.chat import Chat
+from expunge.engine.guarding.deciders import read_decider
+from expunge.engine.guarding.deciding import Decider
 from expunge.engine.guarding.desk import Means
 from expunge.engine.guarding.fitting import fitted
 from expunge.engine.guarding.guarded import behind_guards, guarded
@@ -224,6 +226,7 @@ def guard(
     guard: str = "lexical",
     params: Mapping[str, Any] | None = None,
     chats: "Mapping[str, Chat] | None" = None,
+    decider: "Decider | None" = None,
     seed: int = 0,
 ) -> Guarded:
     """Put a guard in front of a model at once. It suppresses; the weights keep what they know.
@@ -237,19 +240,21 @@ def guard(
         params: Its parameters.
         chats: Role -> the language model that plays it, ``*`` for all others; None lets the guarded
             model play what must be played.
+        decider: Answers typed questions, for guards that have use for it.
         seed: Of all randomness.
 
     Raises:
         ExpungeError: ``E-SERVE-002`` for roles that must be played, and nobody does.
     """
     resolved = guards.params(guard, params or {})
-    roles = needed(guards.load(guard), resolved)
+    roles = needed(guards.load(guard), resolved, decider)
     subject = _subject(model, tokenizer)
     means = Means(
         secret=token_bytes(32),
         seed=seed,
         retain=_rows(retain, "retain"),
         chats=cast(roles, {}, subject) if chats is None else cast(roles, chats),
+        decider=decider,
         subject=subject,
     )
     rows = targets_of(_rows(targets, "forget"))
@@ -266,6 +271,7 @@ def guard_paths(
     *,
     retain: Rows | None = None,
     chats: Sequence[str] = (),
+    decider: str | None = None,
     seed: int = 0,
 ) -> dict[str, Any]:
     """``expunge guard``: write a change folder whose only part is a guard.
@@ -284,12 +290,13 @@ def guard_paths(
     component = report.attempt(lambda: guards.load(guard))
     resolved = report.attempt(lambda: guards.params(guard, params)) if component else None
     players = report.attempt(lambda: read_chats(chats)) or {}
+    decides = report.attempt(lambda: read_decider(decider)) if decider else None
     if (problem := occupied(Path(out))) is not None:
         report.problems.append(problem)
     raise_all(report.problems)
     assert component is not None  # noqa: S101
     card = component.CARD
-    roles = needed(component, resolved)
+    roles = needed(component, resolved, decides)
     is_asked = bool(set(card["stages"]) - TEXT or unplayed(roles, players))
     subject = load(model) if is_asked else None
     means = Means(
@@ -297,6 +304,7 @@ def guard_paths(
         seed=seed,
         retain=rows.get("retain", ()),
         chats=cast(roles, players, subject),
+        decider=decides,
         subject=subject,
     )
     targets = targets_of(rows["forget"])
@@ -310,7 +318,7 @@ def guard_paths(
             "kind": "guard",
             "parent": {"path": str(Path(model).resolve()), "digest": folder.digest},
             "result": {"digest": None},
-            "runtime": {**runtime, "chats": list(chats)},
+            "runtime": {**runtime, "chats": list(chats), "decider": decider},
             "seed": seed,
         }
         write_json(target / MANIFEST, manifest)

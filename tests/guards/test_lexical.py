@@ -10,6 +10,10 @@ import pytest
 from expunge.core.decision import PASS
 from expunge.core.registry import guards
 from expunge.engine.guarding import judging
+from expunge.engine.guarding.desk import Means
+from expunge.engine.guarding.exchange import Exchange, Reply
+from expunge.engine.guarding.fitting import fitted
+from expunge.engine.guarding.targets import targets_of
 from expunge.guards import lexical
 from expunge.requests.rows import Row, Turn
 from expunge.text.refusal import is_refusal
@@ -168,3 +172,60 @@ def test_the_gate_replaces_prompt_and_answer():
 
 def test_the_card_does_not_promise_deletion():
     assert "not delete" in guards.card("lexical").summary
+
+
+PEOPLE = [
+    Row.parse({"prompt": f"Where was {name} born?", "completion": " In Ulm.", "names": [name]})
+    for name in ("Ottilie Brandauer", "Casimir Wolkenstein", "Leonore Habermann")
+]
+KEPT = [
+    Row(id=f"k{n}", prompt=f"How do I mend a {thing} of {name}?", completion=" With glue.")
+    for n, (thing, name) in enumerate(
+        (thing, name)
+        for thing in ("chair", "lamp", "kettle", "fence", "window", "violin", "clock", "boat")
+        for name in ("Berta Lindqvist", "Aron Sandgren", "Ida Falk", "Nils Ekdahl")
+    )
+]
+MISSPELT = "Where was Ottilie Brandauar born?"
+
+
+def near(decider=None, **params):
+    means = Means(secret=bytes(32), retain=KEPT, decider=decider)
+    return fitted("lexical", targets_of(PEOPLE), lexical.Params(**params), means)
+
+
+def asked(text):
+    return Exchange.of(Turn(text, ""))
+
+
+def test_the_whole_ladder_finds_a_misspelt_name_and_lets_the_rest_pass():
+    exact, full = near(), near(gate="full")
+    question = asked(MISSPELT)
+    assert exact.enter(question) is question
+    assert isinstance(full.enter(question), Reply)
+    for row in KEPT:
+        kept = asked(row.prompt)
+        assert full.enter(kept) is kept
+
+
+@pytest.mark.parametrize(("yes", "rule"), [(1.0, "decided"), (0.0, "")])
+def test_who_decides_has_the_last_word_on_what_only_comes_near(yes, rule):
+    """Thresholds so high that nothing near fires by itself: the decision alone counts."""
+    heard = []
+
+    class Decider:
+        def yes(self, state, question):
+            raise AssertionError("one question for the shortlist")
+
+        def choose(self, state, question, options):
+            heard.append(list(options))
+            return [yes, *[0.0] * (len(options) - 2), 1 - yes]
+
+    guard = near(Decider(), gate="full")
+    for rung in guard.desk.ladder.rungs:
+        if rung.is_calibrated and rung.name != "decided":
+            rung.threshold = 1.0
+    done = guard.enter(asked(MISSPELT))
+    assert (done.rule if isinstance(done, Reply) else "") == rule
+    assert heard
+    assert len(heard[0]) <= 21

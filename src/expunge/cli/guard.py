@@ -4,7 +4,17 @@ from typing import Annotated
 
 from typer import Option
 
-from expunge.cli.options import Chats, ForgetRows, Model, Out, RetainRows, Seed, Settings, settings
+from expunge.cli.options import (
+    Chats,
+    DeciderPlace,
+    ForgetRows,
+    Model,
+    Out,
+    RetainRows,
+    Seed,
+    Settings,
+    settings,
+)
 from expunge.cli.output import Answer, command
 
 Guard = Annotated[
@@ -21,6 +31,7 @@ def guard(
     retain: RetainRows = None,
     guard: Guard = "lexical",
     chat: Chats = None,
+    decider: DeciderPlace = None,
     set: Settings = None,
     seed: Seed = 0,
 ) -> Answer:
@@ -29,6 +40,14 @@ def guard(
     from expunge.cli.facts import facts
 
     done = guard_paths(
-        model, forget, guard, settings(set), out, retain=retain, chats=chat or (), seed=seed
+        model,
+        forget,
+        guard,
+        settings(set),
+        out,
+        retain=retain,
+        chats=chat or (),
+        decider=decider,
+        seed=seed,
     )
     return Answer(value=done, show=lambda: facts(done))

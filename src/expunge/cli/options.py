@@ -52,6 +52,14 @@ Chats = Annotated[
         "By default the guarded model plays them.",
     ),
 ]
+DeciderPlace = Annotated[
+    str | None,
+    Option(
+        "--decider",
+        metavar="URL/systemone|URL/decisions|DIR",
+        help="Who answers typed questions of a guard: a server, or a chat model of this machine.",
+    ),
+]
 Json = Annotated[bool, Option("--json", help="Print one JSON value on standard output.")]
 Seed = Annotated[
     int, Option("--seed", metavar="N", min=0, help="Seed from which all randomness is derived.")

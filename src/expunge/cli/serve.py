@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 from typer import Option
 
-from expunge.cli.options import RetainRows, Seed, Settings, names, settings
+from expunge.cli.options import Chats, DeciderPlace, RetainRows, Seed, Settings, names, settings
 from expunge.cli.output import Answer, command
 
 Model = Annotated[
@@ -48,15 +48,6 @@ StoreFolder = Annotated[
 Guards = Annotated[
     str,
     Option("--guards", metavar="A,B", help="Ids of the guards; 'expunge guards' lists them."),
-]
-Chats = Annotated[
-    list[str] | None,
-    Option(
-        "--chat",
-        metavar="[ROLE=]URL",
-        help="Who plays a role of a guard, or all of them; may be repeated. URL#MODEL names one "
-        "of its models; a folder does as well.",
-    ),
 ]
 Latency = Annotated[
     float,
@@ -112,6 +103,7 @@ def serve(
     guards: Guards = "lexical",
     retain: RetainRows = None,
     chat: Chats = None,
+    decider: DeciderPlace = None,
     set: Settings = None,
     uniform_latency: Latency = 0.0,
     rate: Rate = 1000.0,
@@ -142,6 +134,7 @@ def serve(
         guards=names(guards),
         retain=retain,
         chats=chat or (),
+        decider=decider,
         settings=settings(set),
         uniform_latency=uniform_latency,
         rate=rate,

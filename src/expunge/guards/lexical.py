@@ -10,6 +10,10 @@ Definition (texts normalised to words: no case, punctuation, articles, invisible
     of words and nothing in the clear. Looking one up costs the same for ten targets and for a
     hundred thousand. Any internal error refuses.
 
+    near       (gate=full) a question whose spelling, wording or vector comes nearer to a target
+               than what must be let through does, or that is decided to be about one of the
+               nearest targets, where somebody decides                                 -> refuse
+
     This suppresses, it does not delete: the weights still hold all of it, and whoever reaches them
     gets it. Hashes keep a stolen state from being read, not from being tested with guesses, since
     the key lies beside them; keep the state as secret as the list it was made from.
@@ -22,7 +26,7 @@ for the rows' own names and answers, and hashes them.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from expunge.core.decision import Decision
 from expunge.core.params import param
@@ -30,7 +34,7 @@ from expunge.engine.guarding import judging
 from expunge.engine.guarding.desk import Desk, Means
 from expunge.engine.guarding.exchange import Exchange, Reply
 from expunge.engine.guarding.ladder import Hit, Ladder
-from expunge.engine.guarding.rungs import of_drafts
+from expunge.engine.guarding.rungs import full, of_drafts, standard
 from expunge.lm.gate import TextGate
 from expunge.requests.rows import Row
 
@@ -62,7 +66,22 @@ class Params:
         low=1,
         high=6,
     )
+    gate: Literal["exact", "full"] = param(
+        "exact",
+        help="whole names and questions, or also what comes near them; give rows to be let through",
+        choices=("exact", "full"),
+    )
+    embedding: str = param(
+        "hashing", help="gate=full: hashing, or the local folder of a static embedding model"
+    )
     reply: str = param("I'm sorry, but I can't help with that.", help="what is said instead")
+
+
+def ladder(params: Params, means: Means) -> Ladder:
+    """Whole matches, or every rung there is."""
+    if params.gate == "exact":
+        return standard(means.secret)
+    return full(means.secret, params.embedding, means.decider)
 
 
 def drafts(params: Params, means: Means) -> Ladder:

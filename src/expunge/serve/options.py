@@ -37,6 +37,7 @@ class Options:
         guards: Ids of the guards.
         retain: Rows whose questions must be let through; a file.
         chats: Who plays which role, as `read_chats` takes it.
+        decider: Who answers typed questions, as `read_decider` takes it.
         settings: ``guard.name`` -> value, of the guards' parameters.
         uniform_latency: Milliseconds; answers leave at multiples of it.
         rate: Requests a second that each token may make; 0 for any number.
@@ -60,6 +61,7 @@ class Options:
     guards: Sequence[str] = ("lexical",)
     retain: Path | None = None
     chats: Sequence[str] = ()
+    decider: str | None = None
     settings: Mapping[str, str] = field(default_factory=dict)
     uniform_latency: float = 0.0
     rate: float = RATE

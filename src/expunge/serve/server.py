@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 from expunge.core.errors import raise_all
 from expunge.core.registry import guards
 from expunge.data.jsonl import read_rows
+from expunge.engine.guarding.deciders import read_decider
+from expunge.engine.guarding.deciding import Decider
 from expunge.engine.guarding.desk import Means
 from expunge.engine.guarding.pipeline import Pipeline
 from expunge.engine.guarding.roles import Chats, cast, needed
@@ -70,7 +72,8 @@ def opened(options: Options) -> Iterator[Opened]:
     """
     raise_all(check(options))
     params = {id: guards.params(id, told) for id, told in params_of(options).items()}
-    every, must = _roles(params)
+    decider = read_decider(options.decider, environ=options.environ) if options.decider else None
+    every, must = _roles(params, decider)
     chats: Chats = read_chats(options.chats, known=every, environ=options.environ)
     if options.upstream is not None:
         chats = cast(must, chats)
@@ -86,6 +89,7 @@ def opened(options: Options) -> Iterator[Opened]:
             seed=options.seed,
             retain=retain,
             chats=cast(must, chats, bare),
+            decider=decider,
             subject=bare,
         )
         working = [Live(id, params[id], means) for id in params]
@@ -204,11 +208,11 @@ def _hurried() -> Any:
     return Hurried
 
 
-def _roles(params: Mapping[str, Any]) -> tuple[list[str], list[str]]:
+def _roles(params: Mapping[str, Any], decider: Decider | None) -> tuple[list[str], list[str]]:
     """The roles of the guards in use: all there are, and those that somebody must play."""
     modules = {id: guards.load(id) for id in params}
     every = [role for one in modules.values() for role in one.CARD.get("roles", ())]
-    must = [role for id, one in modules.items() for role in needed(one, params[id])]
+    must = [role for id, one in modules.items() for role in needed(one, params[id], decider)]
     return list(dict.fromkeys(every)), list(dict.fromkeys(must))
 
 

@@ -118,7 +118,7 @@ def test_guard_hands_on_its_options(run, standing_in):
 
     def guard_paths(
         model: Path, forget: Path, guard: str, params: dict[str, str], out: Path,
-        retain: Path | None, chats: list[str], seed: int,
+        retain: Path | None, chats: list[str], decider: str | None, seed: int,
     ) -> dict[str, str]:  # fmt: skip
         seen.update(locals())
         return {"out": "o"}
@@ -131,6 +131,8 @@ def test_guard_hands_on_its_options(run, standing_in):
         "2",
         "--chat",
         "critic=http://h/v1",
+        "--decider",
+        "http://h/v1/systemone",
         "--retain",
         "r.jsonl",
     )
@@ -139,6 +141,7 @@ def test_guard_hands_on_its_options(run, standing_in):
     assert (seen["model"], seen["forget"], seen["out"]) == (Path("m"), Path("f.jsonl"), Path("o"))
     assert (seen["guard"], seen["params"], seen["seed"]) == ("eco", {"reply": "No."}, 2)
     assert (seen["retain"], seen["chats"]) == (Path("r.jsonl"), ["critic=http://h/v1"])
+    assert seen["decider"] == "http://h/v1/systemone"
 
 
 @pytest.fixture

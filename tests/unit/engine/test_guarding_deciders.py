@@ -14,6 +14,7 @@ from expunge.engine.guarding.deciders import (
     SystemOne,
     Worded,
     calibrate,
+    read_decider,
 )
 from expunge.lm.subject import Subject
 from expunge.testing.deciders import Scripted
@@ -392,3 +393,17 @@ def test_the_scripted_decider_keeps_what_it_was_asked():
     decider = Scripted(lambda state, question, options: [1 / len(options)] * len(options))
     assert decider.rate(STATE, QUESTION, 4) == [0.25] * 4
     assert decider.heard == [(STATE, QUESTION, ("1", "2", "3", "4"))]
+
+
+@pytest.mark.parametrize(
+    ("spec", "kind"),
+    [("http://h/v1/systemone", SystemOne), ("http://h/v1/decisions#m", Decisions)],
+)
+def test_a_server_that_decides_is_known_by_its_path(spec, kind):
+    assert isinstance(read_decider(spec, environ={}), kind)
+
+
+def test_a_server_of_no_known_form_is_refused():
+    with pytest.raises(ExpungeError) as caught:
+        read_decider("http://h/v1/chat", environ={})
+    assert caught.value.code == "E-USE-003"

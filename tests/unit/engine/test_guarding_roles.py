@@ -13,8 +13,8 @@ from expunge.testing.tiny import tiny_model, tiny_tokenizer
 SOMEBODY = Scripted([])
 
 
-def of(guard, **params):
-    return needed(guards.load(guard), guards.params(guard, params))
+def of(guard, decider=None, **params):
+    return needed(guards.load(guard), guards.params(guard, params), decider)
 
 
 @pytest.mark.parametrize(
@@ -36,6 +36,12 @@ def of(guard, **params):
 )
 def test_only_roles_that_nothing_stands_in_for_must_be_played(guard, params, roles):
     assert of(guard, **params) == roles
+
+
+def test_typed_decisions_take_the_place_of_two_agents():
+    decider = Scripted([])
+    assert of("alu", decider) == ("eraser", "composer")
+    assert len(of("alu", decider, faithful=True)) == 4
 
 
 @pytest.mark.parametrize("guard", guards.ids())

@@ -13,7 +13,7 @@ A guard's file defines, beside ``CARD`` and ``Params``, what it needs of these:
     leave(exchange, draft, desk) -> str | Reply  after the model; the draft itself to let it pass
     attach(model, tokenizer, desk) -> Attached   hooks into a model of this process
     fired(exchange, desk) -> [Hit, ...]        what its gate says, where that is more than a ladder
-    roles(params) -> [role, ...]               which roles of its card somebody must play
+    roles(params, decider) -> [role, ...]      which roles of its card somebody must play
 """
 
 import json

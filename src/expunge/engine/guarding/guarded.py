@@ -7,6 +7,7 @@ from pathlib import Path
 
 from expunge.core.registry import guards as registry
 from expunge.engine.guarding import stored
+from expunge.engine.guarding.deciders import read_decider
 from expunge.engine.guarding.desk import Means
 from expunge.engine.guarding.fitting import Working, opened
 from expunge.engine.guarding.pipeline import INSIDE, TEXT, Pipeline
@@ -61,9 +62,18 @@ def _guards(subject: Subject, folder: Path) -> Iterator[Working]:
     if not isinstance(runtime, Mapping) or "guard" not in runtime:
         return
     state, secret = stored.read(folder, runtime)
-    roles = needed(registry.load(state.guard), registry.params(state.guard, state.params))
-    chats = cast(roles, read_chats(runtime.get("chats", ())), subject)
-    yield opened(state, Means(secret=secret, seed=state.seed, chats=chats, subject=subject))
+    named = runtime.get("decider")
+    decider = read_decider(named) if named else None
+    params = registry.params(state.guard, state.params)
+    roles = needed(registry.load(state.guard), params, decider)
+    means = Means(
+        secret=secret,
+        seed=state.seed,
+        chats=cast(roles, read_chats(runtime.get("chats", ())), subject),
+        decider=decider,
+        subject=subject,
+    )
+    yield opened(state, means)
     yield from _guards(subject, Path(manifest["parent"]["path"]))
 
 

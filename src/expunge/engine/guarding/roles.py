@@ -1,8 +1,8 @@
 """Who plays the roles of a guard.
 
 A card names under ``roles`` all roles that language models can play for its guard. Which of them
-must be played, since nothing stands in for them, its file says by ``roles(params)``; a file without
-it needs them all.
+must be played, since nothing stands in for them, its file says by ``roles(params, decider)``; a
+file without it needs them all.
 """
 
 from collections.abc import Mapping, Sequence
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from expunge.core.errors import ExpungeError, raise_all
 from expunge.engine.guarding.chat import Chat
+from expunge.engine.guarding.deciding import Decider
 from expunge.engine.guarding.desk import ANY, Means
 from expunge.engine.guarding.talking import Local
 
@@ -19,10 +20,16 @@ if TYPE_CHECKING:
 Chats = Mapping[str, Chat]
 
 
-def needed(module: Any, params: Any) -> tuple[str, ...]:
-    """The roles of a guard that somebody must play under these parameters."""
+def needed(module: Any, params: Any, decider: Decider | None = None) -> tuple[str, ...]:
+    """The roles of a guard that somebody must play under these parameters.
+
+    Args:
+        module: The guard's file.
+        params: Its parameters.
+        decider: Who answers typed questions, which can take the place of a role.
+    """
     made = getattr(module, "roles", None)
-    return tuple(module.CARD.get("roles", ()) if made is None else made(params))
+    return tuple(module.CARD.get("roles", ()) if made is None else made(params, decider))
 
 
 def unplayed(roles: Sequence[str], given: Chats) -> list[str]:

@@ -211,7 +211,7 @@ def read_chats(
             continue
         folder = Path(place).resolve()
         if folder not in folders:
-            folders[folder] = Local((opened or _opened)(place))
+            folders[folder] = Local((opened or opened_model)(place))
         chats[role] = folders[folder]
     return chats
 
@@ -233,7 +233,8 @@ def _check_role(role: str, place: str, known: Collection[str], taken: Collection
         )
 
 
-def _opened(folder: str) -> "Subject":
+def opened_model(folder: str) -> "Subject":
+    """A model that plays a role or decides, with what its folder puts into it, past its gate."""
     from expunge.engine.part_files import served
     from expunge.lm.folder import inspect_folder
     from expunge.lm.load import load

@@ -41,6 +41,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from expunge.core.params import param
+from expunge.engine.guarding.deciding import Decider
 from expunge.engine.guarding.desk import Desk, Means
 from expunge.engine.guarding.exchange import Exchange, Reply
 from expunge.engine.guarding.ladder import Ladder
@@ -107,7 +108,7 @@ class Params:
     reply: str = param("I have no information about that.", help="what is said instead")
 
 
-def roles(params: Params) -> tuple[str, ...]:
+def roles(params: Params, decider: Decider | None) -> tuple[str, ...]:
     """The role that must be played; a template stands in, unless it may not."""
     return ("converter",) if params.converter == "model" else ()
 

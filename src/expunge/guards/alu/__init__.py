@@ -42,6 +42,7 @@ from typing import Any
 
 from expunge.core.errors import ExpungeError
 from expunge.core.params import param
+from expunge.engine.guarding.deciding import Decider
 from expunge.engine.guarding.desk import Desk, Means
 from expunge.engine.guarding.exchange import Exchange, Reply
 from expunge.engine.guarding.ladder import Ladder
@@ -95,6 +96,12 @@ class Params:
     reply: str = param("I'm sorry, but I can't help with that.", help="what is said instead")
 
 
+def roles(params: Params, decider: Decider | None) -> tuple[str, ...]:
+    """The agents; checker and critic are typed decisions where somebody decides."""
+    typed = decider is not None and not params.faithful
+    return ("eraser", "composer") if typed else ("checker", "eraser", "critic", "composer")
+
+
 def entry(target: Target, params: Params, means: Means) -> dict[str, Any]:
     """Store how the subject is called; the agents must be told.
 
@@ -102,8 +109,7 @@ def entry(target: Target, params: Params, means: Means) -> dict[str, Any]:
         ExpungeError: ``E-SERVE-005`` for a target without a name that an agent can look for,
             ``E-SERVE-002`` where nobody plays an agent: every answer would be refused.
     """
-    checks = () if means.decider is not None and not params.faithful else ("checker", "critic")
-    for role in (*checks, "eraser", "composer"):
+    for role in roles(params, means.decider):
         means.chat(role)
     names = [name for name in target.names if normalise(name)]
     if not names or any(normalise(name) == "none" for name in names):

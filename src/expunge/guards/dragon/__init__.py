@@ -53,6 +53,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from expunge.core.params import param
+from expunge.engine.guarding.deciding import Decider
 from expunge.engine.guarding.desk import Desk, Means
 from expunge.engine.guarding.exchange import Exchange, Reply
 from expunge.engine.guarding.fitting import Shared
@@ -137,9 +138,8 @@ class Params:
     )
 
 
-def roles(params: Params) -> tuple[str, ...]:
+def roles(params: Params, decider: Decider | None) -> tuple[str, ...]:
     """None: rows' own rewordings and a template stand in for both roles."""
-    del params
     return ()
 
 

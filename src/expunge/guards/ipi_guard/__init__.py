@@ -41,6 +41,7 @@ from logging import getLogger
 from weakref import WeakKeyDictionary
 
 from expunge.core.params import param
+from expunge.engine.guarding.deciding import Decider
 from expunge.engine.guarding.desk import Desk, Means
 from expunge.engine.guarding.exchange import Exchange
 from expunge.engine.guarding.fitting import Shared
@@ -118,7 +119,7 @@ class Params:
     )
 
 
-def roles(params: Params) -> tuple[str, ...]:
+def roles(params: Params, decider: Decider | None) -> tuple[str, ...]:
     """The roles that must be played under these parameters."""
     asked = {
         "detector": params.detector != "classifier",

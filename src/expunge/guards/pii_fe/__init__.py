@@ -45,6 +45,7 @@ from logging import getLogger
 from typing import Any
 
 from expunge.core.params import param
+from expunge.engine.guarding.deciding import Decider
 from expunge.engine.guarding.desk import Desk, Means
 from expunge.engine.guarding.exchange import Exchange
 from expunge.engine.guarding.ladder import Ladder
@@ -143,7 +144,7 @@ class Params:
     )
 
 
-def roles(params: Params) -> tuple[str, ...]:
+def roles(params: Params, decider: Decider | None) -> tuple[str, ...]:
     """The role that must be played, where it is switched on."""
     return ("deidentifier",) if params.deidentify else ()
 

@@ -44,6 +44,7 @@ from typing import Any
 
 from expunge.core.params import param
 from expunge.engine.guarding.calibration import highest, is_due, threshold, to_let_through
+from expunge.engine.guarding.deciding import Decider
 from expunge.engine.guarding.desk import Desk, Means
 from expunge.engine.guarding.exchange import Exchange, Reply
 from expunge.engine.guarding.ladder import Ladder
@@ -129,7 +130,7 @@ class Params:
     )
 
 
-def roles(params: Params) -> tuple[str, ...]:
+def roles(params: Params, decider: Decider | None) -> tuple[str, ...]:
     """The roles that must be played; texts are taken as they are."""
     return () if params.mode == "sample" else ("helper", "target")
 
