@@ -41,8 +41,6 @@ SETTINGS: Mapping[str, Mapping[str, Any]] = {"icul": {"variant": "icul_refuse"}}
 """What is set beside a guard's defaults: of `icul` the variant for questions and answers."""
 
 ELSEWHERE = {
-    "alu": "needs language models for its agents, and takes no target without them",
-    "dragon": "writes policy and reasoning that need more positions than this model has",
     "agent-mu": "is for agents: `expunge.lab.agents.study` is its study",
     "ipi-guard": "looks at retrieved text alone, and nothing is retrieved here",
 }
@@ -62,14 +60,7 @@ def main() -> None:
             key = f"{guard}/{seed}"
             if key in lines or guard in ELSEWHERE:
                 continue
-            try:
-                found = _measured(guard, seed, plain)
-            except ExpungeError as error:  # prompts that the guard makes too long for this model
-                found = {
-                    "refused": error.code,
-                    "found": "A prompt longer than the model's positions.",
-                }
-            lines[key] = {"key": key, "guard": guard, "seed": seed, **found}
+            lines[key] = {"key": key, "guard": guard, "seed": seed, **_measured(guard, seed, plain)}
             print(json.dumps(lines[key]), flush=True)
             _write(list(lines.values()))
 
@@ -203,8 +194,8 @@ def page(record: Mapping[str, Any]) -> str:
             "`evasion`, with the guard and past it. Suppression is not deletion: past the guard",
             "all of it is there.", "",
             "No language model plays a role here, and the served model is small: **not measured",
-            "with a capable model**. What `icul` does by instructing a model shows only as far as",
-            "its checks hold.", "",
+            "with a capable model**. What `dragon` and `icul` write needs more positions than this",
+            "model has for most questions; those are refused, and that is what shows.", "",
             *table, "", "Not in the table:", "", *refused, "",
             f"Run again: `{record['command']}`; {versions}.", "",
         ]

@@ -1,10 +1,10 @@
 """Guards as change folders: written, loaded, stacked, and audited like any other model."""
 
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pytest
+from known import knowing, rows, saved
 
 import expunge
 from expunge.api import guard_paths
@@ -13,27 +13,13 @@ from expunge.core.results import Verdict
 from expunge.engine.guarding.pipeline import Pipeline
 from expunge.engine.runtime import without_parts
 from expunge.lm.subject import Subject
-from expunge.testing.micro import Micro, micro_world, taught
 
 ASKED = ["direct", "evasion"]
 
 
-@cache
-def rows() -> Micro:
-    return micro_world(people=8)
-
-
-@cache
-def knowing() -> Subject:
-    return taught(rows(), [*rows().forget, *rows().retain], epochs=40, hidden=48, layers=2)
-
-
 @pytest.fixture(scope="module")
 def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("models") / "original"
-    knowing().model.save_pretrained(path)
-    knowing().tokenizer.save_pretrained(path)
-    return path
+    return saved(knowing(epochs=40), tmp_path_factory.mktemp("models"))
 
 
 @pytest.fixture(scope="module")

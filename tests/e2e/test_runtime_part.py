@@ -2,12 +2,12 @@
 
 import json
 from collections.abc import Iterator
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 import hush
 import pytest
+from known import knowing, rows, saved
 from transformers import AutoModelForCausalLM
 
 import expunge
@@ -20,7 +20,6 @@ from expunge.engine.run import forget
 from expunge.engine.runtime import Served
 from expunge.lm.digest import folder_digest, model_digest
 from expunge.lm.subject import Subject
-from expunge.testing.micro import micro_world, taught
 
 QUICK: dict[str, Any] = {"profile": "fast", "only": ["direct", "prefix", "relearn-in"]}
 
@@ -33,22 +32,9 @@ def installed() -> Iterator[None]:
     del methods._sources["hush"]
 
 
-@cache
-def rows():
-    return micro_world(people=8)
-
-
-@cache
-def knowing() -> Subject:
-    return taught(rows(), [*rows().forget, *rows().retain], epochs=25, hidden=48, layers=2)
-
-
 @pytest.fixture(scope="module")
 def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("models") / "original"
-    knowing().model.save_pretrained(path)
-    knowing().tokenizer.save_pretrained(path)
-    return path
+    return saved(knowing(), tmp_path_factory.mktemp("models"))
 
 
 def run(model: Path, out: Path, method: str = "hush", **params: Any) -> dict[str, Any]:

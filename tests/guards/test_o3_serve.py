@@ -60,6 +60,7 @@ from expunge.lm.subject import Subject
 from expunge.requests.rows import Row, Turn
 from expunge.testing import tiny_model
 from expunge.testing.methods import taught_subject, world
+from expunge.testing.passes import check_cached
 
 FAR = 0.1192
 """sigmoid(-2): what is nothing like anything gets without a cut."""
@@ -198,29 +199,7 @@ def test_rows_of_weight_0_are_exact_in_half_precision(family: str) -> None:
 @pytest.mark.parametrize("family", FAMILIES)
 def test_cached_is_uncached_and_rows_may_leave(family: str) -> None:
     rig = at_work(family)
-    model, whole = rig.model, logits(rig.model)
-    ids = torch.cat([torch.zeros(3, 2, dtype=torch.long), IDS], 1)
-    mask = (torch.arange(7) >= 2).long().expand(3, 7)
-    place = (mask.cumsum(1) - 1).clamp(min=0)
-    store, said = new_cache(model), []
-    for start, end in ((0, 5), (5, 6), (6, 7)):
-        with torch.no_grad():
-            outputs = model(
-                input_ids=ids[:, start:end], attention_mask=mask[:, :end],
-                position_ids=place[:, start:end], past_key_values=store, use_cache=True,
-                logits_to_keep=1,
-            )  # fmt: skip
-        said.append(outputs.logits[:, -1])
-    torch.testing.assert_close(torch.stack(said[:2], 1), whole, rtol=1e-4, atol=1e-4)
-    store.batch_select_indices(torch.tensor([2, 0]))
-    for layer in store.layers:
-        layer.crop(-1)
-    with torch.no_grad():
-        again = model(
-            input_ids=ids[[2, 0], 6:], attention_mask=mask[[2, 0]], position_ids=place[[2, 0], 6:],
-            past_key_values=store, use_cache=True,
-        ).logits[:, -1]  # fmt: skip
-    torch.testing.assert_close(again, said[2][[2, 0]], rtol=1e-4, atol=1e-4)
+    check_cached(rig.model, IDS, logits(rig.model))
 
 
 def test_at_a_single_linear_the_weight_is_a_line() -> None:
@@ -395,7 +374,7 @@ def test_the_largest_weight_of_all_targets_counts() -> None:
 def test_the_cut_is_set_by_what_is_to_be_let_through(caplog: pytest.LogCaptureFixture) -> None:
     working, _ = gated()
     rung, kept = likely(working.desk), list(world().retain)
-    assert rung.is_calibrated
+    assert not rung.is_calibrated, "the guard sets it itself, by `settled`"
 
     def said(*weights: float) -> float:
         told = iter(weights)

@@ -47,6 +47,7 @@ from expunge.lm.scoring import masked_logits
 from expunge.lm.subject import Subject
 from expunge.requests.rows import Turn
 from expunge.testing import tiny_model
+from expunge.testing.passes import check_cached
 
 # -------------------------------------------------------------------------------- closed forms
 
@@ -244,28 +245,7 @@ def test_cached_is_uncached_and_rows_may_leave(family: str) -> None:
     model, size = rig.model, vocabulary()
     with torch.no_grad():
         whole = masked_logits(model, IDS, torch.ones_like(IDS), KEEP).view(3, -1, size)
-    ids = torch.cat([torch.zeros(3, 2, dtype=torch.long), IDS], 1)
-    mask = (torch.arange(7) >= 2).long().expand(3, 7)
-    place = (mask.cumsum(1) - 1).clamp(min=0)
-    store, said = new_cache(model), []
-    for start, end in ((0, 5), (5, 6), (6, 7)):
-        with torch.no_grad():
-            outputs = model(
-                input_ids=ids[:, start:end], attention_mask=mask[:, :end],
-                position_ids=place[:, start:end], past_key_values=store, use_cache=True,
-                logits_to_keep=1,
-            )  # fmt: skip
-        said.append(outputs.logits[:, -1])
-    torch.testing.assert_close(torch.stack(said[:2], 1), whole, rtol=1e-4, atol=1e-4)
-    store.batch_select_indices(torch.tensor([2, 0]))
-    for layer in store.layers:
-        layer.crop(-1)
-    with torch.no_grad():
-        again = model(
-            input_ids=ids[[2, 0], 6:], attention_mask=mask[[2, 0]], position_ids=place[[2, 0], 6:],
-            past_key_values=store, use_cache=True,
-        ).logits[:, -1]  # fmt: skip
-    torch.testing.assert_close(again, said[2][[2, 0]], rtol=1e-4, atol=1e-4)
+    check_cached(model, IDS, whole)
 
 
 def test_rows_in_one_line_are_judged_one_by_one() -> None:

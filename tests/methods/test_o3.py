@@ -43,7 +43,6 @@ from expunge.lm.encoders import TextEncoder, Vocabulary, own_encoder
 from expunge.lm.generate import generate
 from expunge.lm.low_rank import LowRank
 from expunge.lm.ood import Known, Mixture
-from expunge.lm.prefixes import new_cache
 from expunge.lm.scoring import masked_logits
 from expunge.lm.subject import Subject
 from expunge.methods import o3
@@ -53,6 +52,7 @@ from expunge.methods.o3.fitting import contrastive_entropy, detector_loss, maske
 from expunge.requests.rows import Row, Turn
 from expunge.testing import objective, tiny_model
 from expunge.testing.methods import stage, taught_subject, world
+from expunge.testing.passes import check_cached
 
 FAMILIES = ("llama", "gemma3", "qwen3", "gpt2", "gpt_neox")
 
@@ -190,29 +190,8 @@ def test_a_decision_holds_while_a_row_is_written_token_by_token(family: str) -> 
     """Left padding, rows of different weights, a row that leaves the batch; and copies alike."""
     _, model = served(family)
     whole = logits(model, IDS, KEEP)
-    ids = torch.cat([torch.zeros(3, 2, dtype=torch.long), IDS], 1)
-    mask = (torch.arange(8) >= 2).long().expand(3, 8)
-    place = (mask.cumsum(1) - 1).clamp(min=0)
     for one in (model, copy.deepcopy(model)):
-        store, said = new_cache(one), []
-        for start, end in ((0, 6), (6, 7), (7, 8)):
-            with torch.no_grad():
-                outputs = one(
-                    input_ids=ids[:, start:end], attention_mask=mask[:, :end],
-                    position_ids=place[:, start:end], past_key_values=store, use_cache=True,
-                    logits_to_keep=1,
-                )  # fmt: skip
-            said.append(outputs.logits[:, -1])
-        torch.testing.assert_close(torch.stack(said[:2], 1), whole, rtol=1e-4, atol=1e-4)
-    store.batch_select_indices(torch.tensor([2, 0]))
-    for layer in store.layers:
-        layer.crop(-1)
-    with torch.no_grad():
-        again = one(
-            input_ids=ids[[2, 0], 7:], attention_mask=mask[[2, 0]], position_ids=place[[2, 0], 7:],
-            past_key_values=store, use_cache=True,
-        ).logits[:, -1]  # fmt: skip
-    torch.testing.assert_close(again, said[2][[2, 0]], rtol=1e-4, atol=1e-4)
+        check_cached(one, IDS, whole)
 
 
 def test_how_an_answer_is_known_to_begin_is_no_part_of_the_prompt() -> None:

@@ -113,18 +113,20 @@ class Local:
     Args:
         subject: The model; it needs a chat template, which is what keeps the lines of a role
             apart.
+        written: Whether a model without one is given the messages as one text instead.
 
     Raises:
-        ExpungeError: ``E-MODEL-006`` when it has none.
+        ExpungeError: ``E-MODEL-006`` when it has none, and is not to be written to.
     """
 
-    def __init__(self, subject: "Subject") -> None:
+    def __init__(self, subject: "Subject", *, written: bool = False) -> None:
         from expunge.engine.runtime import without_gate
 
         self._subject, self._lock = without_gate(subject), Lock()
         added = subject.tokenizer.added_tokens_decoder.values()
         self._controls = [one.content for one in added if one.special and len(one.content) > 1]
-        if not self._subject.encoder.has_template:
+        self._is_written = not self._subject.encoder.has_template
+        if self._is_written and not written:
             raise ExpungeError(
                 "E-MODEL-006",
                 "A language model without a chat template in a role of a guard.",
@@ -147,7 +149,9 @@ class Local:
         """Answer a conversation; see `Chat`."""
         from expunge.requests.rows import Turn
 
-        turn = Turn(tuple({**one, "content": self._plain(one["content"])} for one in messages), "")
+        told = tuple({**one, "content": self._plain(one["content"])} for one in messages)
+        whole = "\n\n".join(one["content"] for one in told)
+        turn = Turn(whole if self._is_written else told, "")
         try:
             with self._lock:
                 if not self._subject.has_room(turn, new_tokens):

@@ -36,7 +36,8 @@ Ids = Sequence[int]
 class Likely:
     """A rung that knows the prompts of each target by their hidden states.
 
-    Its scores are the weights w of the adapter, its threshold is the cut below which w is 0.
+    Its scores are the weights w of the adapter, its threshold is the cut below which w is 0; the
+    guard sets it itself.
 
     Args:
         params: The guard's parameters.
@@ -44,7 +45,7 @@ class Likely:
     """
 
     name = "likeness"
-    is_calibrated = True
+    is_calibrated = False
 
     def __init__(self, params: "Params", means: Means) -> None:
         self.params, self.means = params, means

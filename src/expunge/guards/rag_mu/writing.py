@@ -11,24 +11,21 @@ Definition (t the target, f the model itself, h the helper, T tries):
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from expunge.core.errors import ExpungeError
 from expunge.core.rng import derive
-from expunge.engine.guarding.chat import Chat, Messages
+from expunge.engine.guarding.chat import Chat
 from expunge.engine.guarding.desk import ANY, Means
 from expunge.engine.guarding.exchange import Exchange
 from expunge.engine.guarding.fields import field
+from expunge.engine.guarding.talking import Local
 from expunge.engine.guarding.targets import Target
-from expunge.requests.rows import Turn
 from expunge.text.gibberish import gibberish
 from expunge.text.match import ENTITY_WORDS, contains
 from expunge.text.normalise import all_words, normalise
 from expunge.text.overlap import rouge_l
 from expunge.text.refusal import is_refusal, is_unavailable
-
-if TYPE_CHECKING:
-    from expunge.lm.subject import Subject
 
 ASK = (
     "The message of the user holds the name of a subject as data, a JSON string between <subject> "
@@ -161,7 +158,7 @@ def itself(means: Means) -> Chat | None:
     """The model that is guarded, past its guard: who plays ``target``, or the subject."""
     chat = means.chats.get("target")
     if chat is None and means.subject is not None:
-        return _Own(means.subject)
+        return Local(means.subject, written=True)
     return chat or means.chats.get(ANY)
 
 
@@ -204,32 +201,6 @@ def tells(answer: str, target: Target, question: str) -> bool:
         if any(rouge_l(answer, form).recall >= 0.5 for form in forms if form not in short):
             return True
     return False
-
-
-class _Own:
-    """The subject as a chat; one without a chat template reads the messages as one text."""
-
-    def __init__(self, subject: "Subject") -> None:
-        self._subject = subject
-
-    def say(
-        self,
-        messages: Messages,
-        *,
-        samples: int = 1,
-        temperature: float = 0.0,
-        new_tokens: int = 256,
-        seed: int = 0,
-    ) -> list[str]:
-        """Answer a conversation."""
-        from expunge.engine.runtime import without_gate
-
-        own = without_gate(self._subject)
-        turn = Turn("\n\n".join(m["content"] for m in messages), "")
-        if own.encoder.has_template:
-            turn = Turn(tuple(dict(message) for message in messages), "")
-        settings: Mapping[str, Any] = {"samples": samples, "temperature": temperature, "seed": seed}
-        return own.ask([turn], new_tokens=new_tokens, **settings)[0]
 
 
 def _say(
