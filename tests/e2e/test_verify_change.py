@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load_file, save_file
 
+from expunge.api import guard_paths
 from expunge.cli import main
 from expunge.core.errors import Exit
 from expunge.engine.run import forget
@@ -32,7 +33,8 @@ def test_a_change_is_what_its_manifest_says(change: Path, capsys) -> None:
     code, value = told(capsys, str(change))
     assert code == Exit.DONE
     assert value == {
-        "change": str(change), "method": "npo", "parts": 0, "verified": True, "proof": None,
+        "change": str(change), "method": "npo", "guard": None, "parts": 0, "verified": True,
+        "proof": None,
     }  # fmt: skip
     assert main(["verify", str(change)]) == Exit.DONE
     assert "npo" in capsys.readouterr().out
@@ -56,3 +58,14 @@ def test_who_asks_for_a_signature_is_not_answered_without_one(change: Path, caps
     code, value = told(capsys, str(change), "--require-model")
     assert code != Exit.DONE
     assert "error" in value
+
+
+def test_the_folder_of_a_guard_is_what_its_manifest_says(tmp_path: Path, capsys) -> None:
+    out = tmp_path / "guarded"
+    guard_paths(stage(tmp_path), world().forget, "lexical", {}, out)
+    code, value = told(capsys, str(out))
+    assert (code, value["guard"], value["method"]) == (Exit.DONE, "lexical", None)
+    state = out / "guard.json"
+    state.write_text(state.read_text().replace('"answer_words": 2', '"answer_words": 6'))
+    code, value = told(capsys, str(out))
+    assert (code, value["error"]["code"]) == (Exit.UNSAFE, "E-MODEL-009")

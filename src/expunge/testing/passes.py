@@ -1,5 +1,7 @@
 """Forward passes in pieces: what every model with something put into it must do alike."""
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -34,7 +36,8 @@ def check_cached(model: nn.Module, ids: Tensor, whole: Tensor) -> None:
     padded = torch.cat([torch.zeros(rows, PADS, dtype=torch.long), ids], 1)
     mask = (torch.arange(total) >= PADS).long().expand(rows, total)
     place = (mask.cumsum(1) - 1).clamp(min=0)
-    cache, said = new_cache(model), []
+    cache: Any = new_cache(model)
+    said: list[Tensor] = []
     for start, end in ((0, prompt), (prompt, prompt + 1), (prompt + 1, total)):
         with torch.no_grad():
             outputs = model(
