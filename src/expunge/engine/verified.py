@@ -17,8 +17,8 @@ def verify_change(folder: Path) -> dict[str, Any]:
 
     Returns:
         ``change`` (the folder), ``method``, ``guard`` (each None where there is none), ``parts``
-        (how many of a method work at run time), ``verified``, and ``proof``: what was checked of an ensemble
-        (`expunge.engine.exact.proof.Proof`), or None where there is none.
+        (how many of a method work at run time), ``verified``, and ``proof``: what was checked of an
+        ensemble (`expunge.engine.exact.proof.Proof`), or None where there is none.
 
     Raises:
         ExpungeError: ``E-MODEL-009`` naming the first thing that does not hold, ``E-MODEL-002``
