@@ -14,17 +14,23 @@ from conftest_methods import Z0, assert_same, slow_nll, three
 from micro_task import prepared
 from tiny_rig import exact, facts, saved
 from torch import Tensor, nn
+from transformers import PreTrainedModel
 
 from expunge.core.errors import ExpungeError
 from expunge.core.events import Event, listening
 from expunge.core.registry import methods
 from expunge.data.encode import Encoder
 from expunge.engine.change import read_manifest
+from expunge.engine.check import check_forget
 from expunge.engine.datasets import Datasets
 from expunge.engine.forward import Inputs
+from expunge.engine.gradient import StepGradient
+from expunge.engine.method import GradientMethod
+from expunge.engine.projection import grad_cos, length
 from expunge.engine.run import forget
+from expunge.engine.slots.combine import Gradients
 from expunge.engine.slots.stop import Measured
-from expunge.engine.sources import Live
+from expunge.engine.sources import Frozen, Live
 from expunge.engine.step import Step
 from expunge.engine.task import Task
 from expunge.engine.view import View
@@ -34,7 +40,7 @@ from expunge.lm.subject import Subject
 from expunge.methods import dto
 from expunge.requests.rows import Row
 from expunge.testing import objective, tiny_model, tiny_tokenizer
-from expunge.testing.methods import stage, world
+from expunge.testing.methods import stage, taught_subject, world
 
 ALL, NONE, FIRST = [[0, 1, 2]], [[]], [[0]]
 NLL = [0.440190, 0.210998, 0.743668]
@@ -330,6 +336,145 @@ def test_other_values_are_refused(given: dict) -> None:
     assert caught.value.code == "E-USE-003"
 
 
+def combined(ascent: list[float], held: list[float], **params: Any) -> list[float]:
+    """The step of two parameters with one entry each, so that products run over parameters."""
+    sides = [[torch.tensor([x], dtype=torch.float64) for x in side] for side in (ascent, held)]
+    none = [torch.zeros(1, dtype=torch.float64)] * 2
+    given = Gradients(sides[0], none, {}, beside={"rest": sides[1]})
+    made = dto.combine(given, {}, dto.Params(orthogonal=True, **params))
+    return [float(d + b) for d, b in zip(made, sides[1], strict=True)]
+
+
+@pytest.mark.parametrize("gamma", [0.5, 1.0, 2.0])
+def test_projected_it_has_the_closed_form_of_blur(gamma: float) -> None:
+    """What the KL asks for along the ascent is gone, whatever the ascent weighs."""
+    c = 3.0 / 25
+    found = combined([3.0, 4.0], [1.0, 0.0], forget_weight=gamma)
+    assert found == pytest.approx([1.0 + (gamma - c) * 3, (gamma - c) * 4])
+    assert found[0] * 3 + found[1] * 4 == pytest.approx(gamma * 25)
+
+
+def test_an_ascent_without_a_direction_leaves_the_sum() -> None:
+    assert combined([0.0, 9e-13], [1.0, 2.0]) == pytest.approx([1.0, 2.0])
+    assert combined([0.0, 2e-12], [1.0, 2.0]) == pytest.approx([1.0, 0.0], abs=1e-11)
+
+
+@pytest.fixture(scope="module")
+def moved() -> tuple[PreTrainedModel, PreTrainedModel]:
+    """A model in float64 that has left its anchor, so that the KL has a gradient; the anchor."""
+    model, anchor = (taught_subject().copy().model.double() for _ in range(2))
+    draw = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for weight in model.parameters():
+            noise = torch.randn(weight.shape, generator=draw, dtype=weight.dtype)
+            weight.add_(noise, alpha=0.3 * float(weight.std()))
+    return model, anchor
+
+
+def stepped(
+    moved: tuple[PreTrainedModel, PreTrainedModel], module: Any = dto, parts: int = 1, **params: Any
+) -> SimpleNamespace:
+    """One step of the engine.
+
+    Returns:
+        ``gradient`` as it is left, ``seen`` what combiners were given, ``rows`` that were run.
+    """
+    given = {"batch_size": 8 // parts, "accumulation": parts, "selector": "entity", **params}
+    settings = methods.params("dto", given)
+    method = GradientMethod.assemble(module, settings)
+    combine, seen, rows, (model, anchor) = method.combine, [], [], moved
+    task = Task(
+        model=model, tokenizer=world().tokenizer, encoder=taught_subject().encoder,
+        roles={"forget": world().forget, "retain": world().retain},
+    )  # fmt: skip
+    method.prepare(task, settings)
+
+    def spy(gradients: Gradients, *given: Any) -> list[Tensor]:
+        seen.append(gradients)
+        return combine(gradients, *given)
+
+    def note(module: nn.Module, given: Any, named: dict[str, Any]) -> None:
+        rows.append(len(named["input_ids"]))
+
+    step = StepGradient(
+        method if combine is None else replace(method, combine=spy), task, Datasets(task),
+        method.sample(task, settings), lambda _: Frozen(anchor), steps=5,
+    )  # fmt: skip
+    model.zero_grad()
+    with model.register_forward_pre_hook(note, with_kwargs=True):
+        step(model, 0, lambda loss: loss.backward())
+    gradient = [p.grad.clone() for p in model.parameters()]
+    return SimpleNamespace(gradient=gradient, seen=seen, rows=sum(rows))
+
+
+def apart(one: list[Tensor], other: list[Tensor]) -> float:
+    """How long the difference of two gradients is, as a share of the first."""
+    return length([a - b for a, b in zip(one, other, strict=True)]) / length(one)
+
+
+@pytest.mark.parametrize("form", ["ga", "npo"])
+@pytest.mark.parametrize("retain_term", ["none", "nll"])
+def test_what_is_held_is_at_right_angles_to_the_ascent(moved, form: str, retain_term: str) -> None:
+    """Before Adam; retain rows, where there is a term for them, are not projected."""
+    given = {
+        "loss": form, "retain_term": retain_term,
+        "rest_weight": 30.0, "forget_weight": 0.7, "retain_weight": 0.5,
+    }  # fmt: skip
+    projected = stepped(moved, orthogonal=True, **given)
+    (seen,) = projected.seen
+    rest = seen.beside["rest"]
+    others = [0.7 * f + 0.5 * r for f, r in zip(seen.forget, seen.retain, strict=True)]
+    held = [d - o for d, o in zip(projected.gradient, others, strict=True)]
+    assert abs(grad_cos(held, seen.forget)) < 1e-9
+    assert abs(grad_cos(rest, seen.forget)) > 0.05  # there was something to take
+    left, whole, along = (torch.cat([g.flatten() for g in x]) for x in (held, rest, seen.forget))
+    torch.testing.assert_close(left, whole - (whole @ along) / (along @ along) * along)
+    assert (length(seen.retain) > 0) is (retain_term == "nll")
+
+    plain = stepped(moved, **given)
+    summed = [o + b for o, b in zip(others, rest, strict=True)]
+    assert apart(plain.gradient, summed) < 1e-6  # norms compute in float32
+    assert apart(plain.gradient, projected.gradient) > 0.02
+    assert projected.rows / plain.rows == dto.effort(dto.Params(orthogonal=True, **given))
+
+
+def test_projected_or_not_how_a_step_is_cut_changes_nothing(moved) -> None:
+    given = {"orthogonal": True, "rest_weight": 30.0}
+    whole, parts = stepped(moved, **given), stepped(moved, parts=4, **given)
+    for one, other in zip(whole.gradient, parts.gradient, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("form", ["ga", "npo"])
+def test_unasked_a_step_is_that_of_a_method_without_a_combiner(moved, form: str) -> None:
+    """Bit for bit: both parts share one pass, as ever."""
+    bare = {n: v for n, v in vars(dto).items() if n not in ("combine", "combines", "effort")}
+    off, plain = stepped(moved, loss=form), stepped(moved, SimpleNamespace(**bare), loss=form)
+    pairs = zip(off.gradient, plain.gradient, strict=True)
+    assert all(torch.equal(one, other) for one, other in pairs)
+    assert (off.seen, off.rows) == ([], plain.rows)
+    assert dto.effort(methods.params("dto", {})) == 1
+
+
+def test_a_term_of_a_wrapper_is_left_as_it_is() -> None:
+    """Only the KL gives way, not what else stands beside."""
+    one, other = ([torch.tensor([x])] for x in (1.0, 5.0))
+    given = Gradients(one, [torch.zeros(1)], {}, beside={"rest": one, "scope": other})
+    assert dto.combine(given, {}, dto.Params(orthogonal=True)) == [torch.tensor([0.0])]
+
+
+def test_deepspeed_refuses_it_only_where_gradients_are_combined(
+    rig: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ACCELERATE_USE_DEEPSPEED", "true")
+    for is_asked in (True, False):
+        report = check_forget(
+            rig, *facts(), method="dto", params={"orthogonal": is_asked}, stop_at="none",
+            out=tmp_path / "out",
+        )  # fmt: skip
+        assert [one.code for one in report.problems] == ["E-USE-006"] * is_asked
+
+
 @pytest.fixture(scope="module")
 def rig(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return saved(tmp_path_factory.mktemp("rig"))
@@ -362,6 +507,19 @@ def test_what_is_held_keeps_more_than_ascent_alone(rig: Path, tmp_path: Path) ->
     assert manifest["history"][-1]["terms"]["rest"] < 0.5
 
 
+def test_projected_what_is_held_no_longer_slows_the_ascent(rig: Path, tmp_path: Path) -> None:
+    """With much weight on the KL a plain sum moves the targets little in a few steps."""
+    ascended = {}
+    for name, is_projected in (("plain", False), ("projected", True)):
+        few = {"max_steps": 12, "rest_weight": 30.0, "orthogonal": is_projected}
+        unlearned(rig, tmp_path / name, **few)
+        manifest = read_manifest(tmp_path / name)
+        assert manifest is not None
+        ascended[name] = -manifest["history"][-1]["terms"]["forget"]
+    assert ascended["projected"] > ascended["plain"] + 1.0
+    assert folder_digest(tmp_path / "plain") != folder_digest(tmp_path / "projected")
+
+
 def test_the_targets_end_a_run_that_has_no_level(rig: Path, tmp_path: Path) -> None:
     changed, told = unlearned(rig, tmp_path / "a", max_steps=120)
     assert told["stopped_by"] == "method"
@@ -369,9 +527,12 @@ def test_the_targets_end_a_run_that_has_no_level(rig: Path, tmp_path: Path) -> N
     assert exact(changed, facts()[0]) <= 0.25
 
 
-def test_a_resumed_run_ends_with_the_same_weights(tmp_path: Path) -> None:
+@pytest.mark.parametrize("is_projected", [False, True])
+def test_a_resumed_run_ends_with_the_same_weights(tmp_path: Path, is_projected: bool) -> None:
     original, rows = stage(tmp_path), world()
-    options = {"max_steps": 8, "lr": 1e-3, "batch_size": 6, "loss": "npo"}
+    options = {
+        "max_steps": 8, "lr": 1e-3, "batch_size": 6, "loss": "npo", "orthogonal": is_projected
+    }  # fmt: skip
 
     def run(name: str) -> str:
         forget(

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from expunge.core.errors import ExpungeError
 from expunge.core.families import GradientParams
+from expunge.engine.method import combines
 from expunge.engine.part_files import entries_of
 from expunge.engine.slots.mask import Mask
 from expunge.engine.world import sharding
@@ -58,14 +59,14 @@ def refused(
         ``E-USE-006`` for each combination, all of them, and what the method's own
         ``unfit(params, folder)`` finds.
     """
-    combines = any(hasattr(module, "combine") for module in modules)
+    is_combining = combines(modules[0], params) or any(hasattr(m, "combine") for m in modules[1:])
     return [
         *getattr(modules[0], "unfit", lambda *_: ())(params, folder),
         *_about_adapters(modules, params, adapter),
         *(_about_resets(modules) if adapter else ()),
         *_about_packing(params, folder),
         *_about_finishing(modules),
-        *_about_shards(params, combines=combines, is_live=bool(needs & LIVE) and not adapter),
+        *_about_shards(params, combines=is_combining, is_live=bool(needs & LIVE) and not adapter),
     ]
 
 

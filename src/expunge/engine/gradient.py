@@ -174,24 +174,21 @@ class StepGradient:
     ) -> dict[str, float]:
         assert self.method.combine is not None  # noqa: S101
         once = _Once(self, model, draw, (chunks, totals), backward)
-        found, beside = once.taken()
+        found = once.gradients()
         combined = self.method.combine(found, self.task.state, self.method.params)
         if self.method.redirect is not None:
             self.latest = found
-        if beside is not None:
+        for beside in found.beside.values():
             combined = [g + b for g, b in zip(combined, beside, strict=True)]
         for parameter, gradient in zip(once.parameters, combined, strict=True):
             parameter.grad = gradient
         return dict(found.values)
 
     @property
-    def _sides(self) -> dict[str, Sequence[str]]:
-        """Names of the terms whose gradients a combiner tells apart, or does not see."""
-        sides: dict[str, Sequence[str]] = {
-            "forget": ("forget", *self.method.added),
-            "retain": ("retain",),
-        }
-        return sides | ({"beside": tuple(self.method.beside)} if self.method.beside else {})
+    def _sides(self) -> dict[str, tuple[str, ...]]:
+        """Names of the terms whose gradients a combiner tells apart."""
+        sides = {"forget": ("forget", *self.method.added), "retain": ("retain",)}
+        return sides | {name: (name,) for name in self.method.beside}
 
     def _step(self, views: dict[str, Inputs], source: Source, draw: Draw) -> Step:
         made = {
@@ -319,10 +316,6 @@ class _Once:
         self.task, self.step = owner.task, draw.step
         self.parameters: Sequence[nn.Parameter] = [p for p in model.parameters() if p.requires_grad]
 
-    def gradients(self) -> Gradients:
-        """Both gradients at the weights as they are."""
-        return self.taken()[0]
-
     def losses(self) -> dict[str, Tensor]:
         """Value of both sides over the whole step, with the graph that made it."""
         if self._owner.world.size > 1:
@@ -339,8 +332,8 @@ class _Once:
             found[side] = torch.stack(parts).sum() if parts else torch.zeros(())
         return found
 
-    def taken(self) -> tuple[Gradients, list[Tensor] | None]:
-        """Both gradients, and that of the terms no combiner sees, where there are any."""
+    def gradients(self) -> Gradients:
+        """Both gradients at the weights as they are, and those of the terms beside."""
         gradients: dict[str, list[Tensor]] = {}
         sums = dict.fromkeys(self._owner._terms, 0.0)
         for side in self._owner._sides:
@@ -354,8 +347,8 @@ class _Once:
                 self._owner.world.total(gradient)
             self._model.zero_grad()
         values = self._owner._values(sums)
-        found = Gradients(gradients["forget"], gradients["retain"], values, self)
-        return found, gradients.get("beside")
+        forgets, keeps = gradients.pop("forget"), gradients.pop("retain")
+        return Gradients(forgets, keeps, values, self, gradients)
 
     def _parts(self, side: str) -> Iterator[tuple[str, Tensor]]:
         """The share of each term of a side in each micro-batch, one forward after another."""

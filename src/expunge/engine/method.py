@@ -33,7 +33,8 @@ class GradientMethod:
         params: The method's parameters.
         added: Wrapper id -> a term that it adds to the forget side, weighted like the forget term.
         beside: Further terms of the method and its wrappers (their ``BESIDE``), by name. They stand
-            in the loss as they are, rest with the forget term, and no combiner sees them.
+            in the loss as they are, rest with the forget term, and are added to what a combiner
+            gives; it may look at their gradients.
         refresh: After each epoch, (task, params): what is looked up anew on the model as it is
             then, in evaluation mode and without gradient, and kept in the task's state.
         redirect: (moves, `Gradients`, state, params) -> moves: what becomes of the way the
@@ -84,13 +85,13 @@ class GradientMethod:
         """
         raise_all(clashes([wrapper for wrapper, _ in wrappers]))
 
-        combines = bool(getattr(module, "combines", lambda _: True)(params))
+        is_combining = combines(module, params)
 
         def slot(name: str, shared: Mapping[str, Any], default: Any) -> Any:
             for wrapper, own in wrappers:
                 if (found := _defined(wrapper, name)) is not None:
                     return _with(shared[found] if isinstance(found, str) else found, own)
-            found = _defined(module, name) if name != "combine" or combines else None
+            found = _defined(module, name) if name != "combine" or is_combining else None
             return default if found is None else shared[found] if isinstance(found, str) else found
 
         def hook(name: str) -> Callable[..., None] | None:
@@ -116,7 +117,7 @@ class GradientMethod:
             on_epoch=hook("on_epoch"),
             finish=hook("finish"),
             refresh=hook("refresh"),
-            redirect=_defined(module, "redirect") if combines else None,
+            redirect=_defined(module, "redirect") if is_combining else None,
             edit=_defined(module, "edit"),
             added={id: _with(term, own) for id, (term, own) in terms.items() if term is not None},
             beside=getattr(module, "BESIDE", {}) | _beside(wrappers),
@@ -157,6 +158,13 @@ def _beside(wrappers: Sequence[Wrapper]) -> dict[str, Term]:
 
 def _trains_nothing(step: Step, params: Any) -> Mean:
     raise LookupError("this method has no forget term: it does not train")
+
+
+def combines(module: ModuleType, params: GradientParams) -> bool:
+    """Whether a method has a combiner and needs it with these parameters."""
+    return _defined(module, "combine") is not None and bool(
+        getattr(module, "combines", lambda _: True)(params)
+    )
 
 
 def sieves(module: ModuleType, wrappers: Sequence[ModuleType]) -> list[ExpungeError]:

@@ -18,6 +18,12 @@ Objective:
     loss=npo puts -(2 / beta) * mean_i log sigmoid( -beta * r_i ) in the place of the ascent; r_i
     sums the log-probability less the anchor's over the targets of row i.
 
+    orthogonal:  d = gamma * g_T + alpha * g_R + ( g_K - c * g_T ),   c = <g_K, g_T> / ||g_T||^2
+
+    g_T, g_R, g_K are the gradients of a whole step, of the targets, of retain rows where there is
+    a term for them, and of the weighted KL; d goes to the optimiser. What is held no longer slows
+    the ascent, nor drives it: to first order the targets move as if there were no KL.
+
     No retain rows are needed: what is kept is kept by the rest of the very rows. Tokens after a
     target keep the true one in front of them, so the KL still sees the answer.
 
@@ -30,7 +36,11 @@ Departs from the paper:
     KL; what becomes of the suffix, of short answers, and of the end of an answer (never a target).
     Function words are no targets unless ``stop_list=false``. The ascent has no floor, so the run
     ends where the targets are no likelier than a guess (``max_forget_nll``), or at the level of
-    ``--stop-at``. Making both gradients orthogonal, an ablation there, is not offered here.
+    ``--stop-at``. Gradients at right angles (``orthogonal``) are an ablation there; INFERRED are
+    that the KL gives way to the ascent and not the other way round, and that it does by a plain
+    projection over all weights, of gradients as they are before Adam. Adam divides each weight's
+    gradient by a scale of its own, so that the update itself is not exactly at right angles. The
+    KL is left as it is where ||g_T|| is below 1e-12, and the retain term in any case.
 """
 
 import math
@@ -41,6 +51,7 @@ from itertools import count, islice
 from statistics import fmean
 from typing import Any, Literal
 
+from torch import Tensor
 from torch.nn.functional import cross_entropy, kl_div, log_softmax
 
 from expunge.core.families import GradientParams
@@ -52,6 +63,8 @@ from expunge.engine.flags import carrying, flagged, occurrences, only, spoken, t
 from expunge.engine.made import made_once
 from expunge.engine.mean import Mean, mean_of
 from expunge.engine.preference import preference
+from expunge.engine.projection import coefficient
+from expunge.engine.slots.combine import Gradients, weighted_sum
 from expunge.engine.slots.select import Selection
 from expunge.engine.slots.stop import Measured
 from expunge.engine.step import Step
@@ -71,8 +84,9 @@ CARD = {
     "Unlearning (2025)",
     "needs": ["forget", "anchor-logits"],
     "access": "weights",
-    "cost": "1 forward and backward over forget rows per step; the anchor is cached; before "
-    "training, for selector=delta, 1 forward for every token that is scored",
+    "cost": "1 forward and backward over forget rows per step (with orthogonal 2, and 3 gradients "
+    "held); the anchor is cached; before training, for selector=delta, 1 forward for every token "
+    "that is scored",
     "maturity": "paper",
     "version": 1,
 }
@@ -104,6 +118,11 @@ class Params(GradientParams):
     )
     rest_weight: float = param(
         1.0, help="weight of the KL on the answer tokens that are no targets (lambda)", low=0.0
+    )
+    orthogonal: bool = param(
+        False,
+        help="of the KL's gradient only what is at right angles to that of the targets",
+        paper=[False, True],
     )
     loss: Literal["ga", "npo"] = param(
         "ga", help="what is done with the targets", paper="ga", choices=("ga", "npo")
@@ -187,6 +206,25 @@ def rest(step: Step, params: Params) -> Mean:
 
 
 BESIDE = {"rest": rest}
+
+
+def combines(params: Params) -> bool:
+    """Whether a step needs the gradients of its terms apart."""
+    return params.orthogonal
+
+
+def effort(params: Params) -> float:
+    """How many plain steps a step takes: both parts of the answers take a pass of their own."""
+    if not params.orthogonal:
+        return 1.0
+    return 2.0 if params.retain_term == "none" else 1.5
+
+
+def combine(gradients: Gradients, state: Mapping[str, Any], params: Params) -> list[Tensor]:
+    """The weighted sum, less what the KL, which the step adds to it, has along the ascent."""
+    share = coefficient(gradients.beside["rest"], gradients.forget)
+    summed = weighted_sum(gradients, state, params)
+    return [d - share * f for d, f in zip(summed, gradients.forget, strict=True)]
 
 
 def stop(history: Sequence[Measured], params: Params) -> bool:

@@ -28,7 +28,7 @@ Departs from the paper:
     learnt as the mark of what to keep, and half of the repair was gone); running text, which has
     no prompt, lends the first half of its words and takes a prompt in front of all of it.
     ``order=both`` is ours. A pair the model has no positions for is the retain row alone. The term
-    rests with the forget term, at the stop level; no combiner sees it, and no ``forget_weight``
+    rests with the forget term, at the stop level; no combiner changes it, and no ``forget_weight``
     weighs it. Where rows are weighed (unpii), a pair weighs what its forget row does.
 """
 

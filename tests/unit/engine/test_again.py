@@ -208,6 +208,20 @@ def test_terms_beside_stay_outside_and_are_added_once() -> None:
         torch.testing.assert_close(more.grad, plain.grad + 2 * kept, rtol=1e-10, atol=1e-12)
 
 
+def test_a_combiner_may_look_at_each_term_beside() -> None:
+    """By name, with the weight it has in the loss, and at the weights as they then are."""
+
+    def look(first: Gradients) -> tuple[Gradients, Gradients]:
+        with shifted(first.again.parameters, directions(first.again), 0.01):
+            return first, first.again.gradients()
+
+    terms = {"pulled": _pulled, "pushed": lambda step, params: -step.forget.nll}
+    for found in looked(look, batch_size=2, accumulation=4, BESIDE=terms).seen:
+        assert set(found.beside) == {"pulled", "pushed"}
+        same(list(found.beside["pulled"]), [2 * kept for kept in found.retain], rtol=1e-10)
+        assert not torch.allclose(found.beside["pushed"][0], found.beside["pulled"][0])
+
+
 def test_losses_leave_terms_beside_out() -> None:
     def look(first: Gradients) -> Mapping[str, Tensor]:
         return {name: loss.detach() for name, loss in first.again.losses().items()}

@@ -8,7 +8,7 @@ it becomes a number.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from torch import Tensor, nn
@@ -44,7 +44,7 @@ class Again(Protocol):
         ...
 
     def gradients(self) -> "Gradients":
-        """Both gradients anew; the model is left without any."""
+        """All gradients anew; the model is left without any."""
         ...
 
 
@@ -57,12 +57,15 @@ class Gradients:
         retain: Likewise.
         values: Value of each term over the whole step, by name.
         again: The step once more; None only where gradients are given by hand.
+        beside: Name of each term beside the two -> its gradient. To look at: the step adds them to
+            what the combiner gives.
     """
 
     forget: Sequence[Tensor]
     retain: Sequence[Tensor]
     values: Mapping[str, float]
     again: Again | None = None
+    beside: Mapping[str, Sequence[Tensor]] = field(default_factory=dict)
 
 
 def weighted_sum(
