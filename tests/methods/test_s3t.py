@@ -1,6 +1,7 @@
 """S3T: groups of blocks trained one after another, suffixes switched off, sequences to fall to."""
 
 import math
+from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -35,8 +36,8 @@ from expunge.methods.s3t import scheme
 from expunge.requests.rows import Row
 from expunge.testing import objective, tiny_model
 
-ONE = {"shards": 1, "sequences": 2}
-"""One shard, two sequences."""
+ONE = {"shards": 1, "sequences": 2, "head": "never"}
+"""One shard, two sequences, the groups of the paper."""
 
 
 @pytest.fixture(scope="module")
@@ -122,6 +123,24 @@ def test_after_a_deletion_it_is_bit_for_bit_the_model_before_that_slice(models, 
         assert len(list(change.made.glob("shard*"))) == kept, "what met the row is not there"
 
 
+def test_the_head_goes_back_to_what_it_was_before_the_slice(models) -> None:
+    """Every stage trains the head on; each file has the head as that stage left it."""
+    one = {"sequences": 1, "head": "auto"}
+    whole = asked(models, "s3t", "headed", **{**ONE, **one})
+    heads = [
+        load_file(whole.made / f"shard0-sequence0-stage{stage}.safetensors")[f"lm_head.{B}"]
+        for stage in range(3)
+    ]
+    assert not any(torch.equal(a, b) for a, b in pairwise(heads))
+    assert torch.equal(logits(whole.folder), voice(models, whole, 0, 3))
+    change = cut(models, whole, "headed cut", rows_at(whole, 0, 1)[0], **one)
+    (part,) = expunge.load(change.folder).parts
+    assert torch.equal(part.tensors[f"0/lm_head.{B}"], heads[0])
+    assert torch.equal(logits(change.folder), voice(models, whole, 0, 1))
+    assert change.summary["steps"] == 0
+    assert prove(change.folder).deleted == 1
+
+
 def test_gradients_of_other_groups_are_exactly_zero(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -175,7 +194,7 @@ def stages(subject: Subject, given: dict[str, Any], run: Path) -> Stages:
     session: Any = SimpleNamespace(
         plan=plan, subject=subject, task=task, method=method, run=run,
     )  # fmt: skip
-    return Stages(session, 1e-3)
+    return Stages(session, 1e-3, passes=1)
 
 
 def test_switched_off_they_contribute_zero_and_the_rest_is_peft_s(models, built) -> None:
@@ -267,7 +286,7 @@ def test_the_planner_counts_what_is_left(built) -> None:
     left = built.record["plan"]["deletions_left"]
     assert left["worst"] == len(firsts) == 2
     assert left["expected"] == pytest.approx(expected_hits(chances), rel=1e-3)
-    epochs, sizes = 3, built.state.sizes[0]
+    epochs, sizes = built.state.passes, built.state.sizes[0]
     passes = sum(
         sizes[slice] * (3 - at)
         for chain in built.state.shards[0]
@@ -344,8 +363,9 @@ def test_what_does_not_fit_the_model_is_said_before_weights_load(
 def test_the_card_s_defaults() -> None:
     params = methods.params("s3t", {})
     assert (params.lora_r, params.lora_alpha, params.dropout) == (32, 64.0, 0.05)
-    assert (params.rslora, params.epochs, params.exponent) == (True, 3, 100)
-    assert methods.card("s3t").params["lr"]["paper"] == 2e-5
+    assert (params.rslora, params.epochs, params.exponent) == (True, None, 100)
+    papers = methods.card("s3t").params
+    assert (papers["lr"]["paper"], papers["epochs"]["paper"]) == (2e-5, 3)
     assert methods.card("s3t").params["group"]["paper"] == 4
 
 

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from ensemble_rig import QUICK, asked, logits, opened, part_digest, right, rows, staged
+from ensemble_rig import QUICK, asked, logits, opened, part_digest, right, rows, staged, told
 from safetensors.torch import load_file, save_file
 
 import expunge
@@ -18,12 +18,14 @@ from expunge.core.canonical import digest, file_digest
 from expunge.core.errors import Exit, ExpungeError
 from expunge.core.events import Event, listening
 from expunge.core.registry import methods
+from expunge.engine import rates
 from expunge.engine.change import revert
 from expunge.engine.check import check_forget
 from expunge.engine.exact import making, state
 from expunge.engine.exact.ledger import Ledger
 from expunge.engine.exact.proof import prove
 from expunge.engine.exact.stages import read_seen
+from expunge.engine.rates import FULL_SIZE, PASSES_EXPONENT, scaled
 from expunge.engine.run import forget
 from expunge.engine.runtime import Served
 from expunge.engine.slots.sample import content_key
@@ -120,8 +122,9 @@ def test_the_ledger_has_hashes_from_before_and_after(built, deleted, victim) -> 
 def test_the_plan_counts_rows_and_deletions(built, deleted, victim) -> None:
     sizes, shard = deleted.state.sizes, victim.member.shard
     two = sizes[shard][0] + sizes[shard][1]
-    assert deleted.record["request"]["row_epochs"] == 3 * (two + two + sizes[shard][2])
-    assert deleted.summary["details"]["row_epochs_of_retraining"] == 3 * len(victim.rest)
+    passes = built.state.passes
+    assert deleted.record["request"]["row_epochs"] == passes * (two + two + sizes[shard][2])
+    assert deleted.summary["details"]["row_epochs_of_retraining"] == passes * len(victim.rest)
     left = built.record["plan"]["deletions_left"]
     chances = [built.state.sizes[s][0] / len(rows().retain) for s in range(2)]
     p, q = chances
@@ -160,8 +163,50 @@ def test_the_objective_is_plain_training(random_table, random_view) -> None:
 def test_the_card_s_defaults() -> None:
     params = methods.params("sisa", {})
     assert (params.lora_r, params.lora_alpha, params.dropout) == (32, 64.0, 0.05)
-    assert (params.rslora, params.epochs, params.shards) == (True, 3, 5)
-    assert methods.card("sisa").params["lr"]["paper"] == 2e-5
+    assert (params.rslora, params.epochs, params.shards) == (True, None, 5)
+    papers = methods.card("sisa").params
+    assert (papers["lr"]["paper"], papers["epochs"]["paper"]) == (2e-5, 3)
+
+
+BY_DEFAULT = {"max_steps": None, "lr": "auto", "batch_size": 16, "lora_r": 32, "shards": 1,
+              "slices": 2}  # fmt: skip
+"""The defaults of everything that decides how well a stage learns."""
+
+
+def test_by_default_a_small_ensemble_knows_its_rows(models) -> None:
+    """Control: the passes of large models, the rate of whole weights, blocks alone: told aloud."""
+    heard: list[Event] = []
+    with listening(heard.append):
+        ours = asked(models, "sisa", "by default", **BY_DEFAULT)
+    known, resolved = ours.record["known"], ours.record["ensemble"]
+    assert known["alone"] == known["heard"] >= 0.8
+    assert "caution" not in known
+    size = sum(weight.numel() for weight in told()["base"].model.parameters())
+    assert resolved["passes"] == round(3 * (FULL_SIZE / size) ** PASSES_EXPONENT) > 20
+    assert (resolved["head"], ours.state.rate) == (True, ours.summary["lr"])
+    assert ours.summary["steps"] == 2 * resolved["passes"]
+    assert not any("learnt little" in event.text for event in heard)
+    before = {**BY_DEFAULT, "epochs": 3, "lr": scaled(2e-5, size), "head": "never"}
+    with listening(heard.append):
+        theirs = asked(models, "sisa", "as before", **before)
+    assert theirs.record["known"]["alone"] <= known["alone"] - 0.3
+    assert theirs.record["ensemble"]["passes"] == 3
+    (said,) = [event.text for event in heard if "learnt little" in event.text]
+    assert said == theirs.summary["details"]["known_caution"]
+
+
+def test_what_all_stages_share_is_taken_over_and_not_resolved_again(
+    models, built, victim, deleted, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Other rules for small models, as of another release, change no ensemble that is there."""
+    monkeypatch.setattr(rates, "PASSES_EXPONENT", 0.0)
+    monkeypatch.setattr(rates, "learning_rate", lambda *_, **__: 0.5)
+    monkeypatch.setattr(rates, "trains_head", lambda *_: False)
+    again = asked(models, "sisa", "taken over", on=built.folder, gone=[victim.row],
+                  kept=victim.rest)  # fmt: skip
+    assert part_digest(again) == part_digest(deleted)
+    assert again.state.passes == built.state.passes > 3
+    assert any(name.startswith("0/lm_head") for name in expunge.load(again.folder).parts[0].tensors)
 
 
 def test_scale_and_dropout_are_those_of_the_recipe(models, built) -> None:
@@ -490,8 +535,6 @@ def test_a_state_that_is_gone_and_parts_of_others_are_refused(
 
 
 def test_a_base_in_another_precision_is_refused(models, tmp_path: Path) -> None:
-    from ensemble_rig import told
-
     half = tmp_path / "half"
     told()["base"].copy().model.to(torch.bfloat16).save_pretrained(half)
     told()["base"].tokenizer.save_pretrained(half)

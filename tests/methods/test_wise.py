@@ -1,5 +1,6 @@
 """WISE: how far a row is read, who answers for it, what is trained, and what stays to the bit."""
 
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -462,6 +463,45 @@ def test_an_edit_ends_when_it_is_done(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(trained, "Objective", Told)
         Training(looking(v_num_grad_steps=4)).edit([0], Kept(), [])
         assert len(seen) == steps
+
+
+def test_a_threshold_as_served_lies_below_every_edit_and_one_as_trained_may_not() -> None:
+    """An edit had more when it was done than it has now: the code's threshold does not know."""
+    at = looking(4)
+    start = at.matrix.weight.detach()
+    weight = start + 0.1 * torch.randn(start.shape, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        near = at.reached(weight, at.prompts(range(4)))
+    memory = Memory(weight, [0, 1, 2, 3], floor=1.3 * float(near.min()))
+    answered = {}
+    for kind, least in (("served", float(near.min())), ("trained", memory.floor)):
+        at.params = replace(at.params, threshold=kind)
+        threshold = wise.threshold_of(at, memory)
+        assert float(threshold) == pytest.approx(0.88 * least, rel=1e-5)
+        answered[kind] = bool((near >= threshold).all())
+    assert answered == {"served": True, "trained": False}
+    assert methods.params("wise", {}).threshold == "served"
+
+
+@pytest.mark.slow
+def test_thresholds_as_served_answer_for_edits_that_later_ones_moved() -> None:
+    """Eight edits, two at a time and without replay: by the code's, some would go back to W."""
+    how = {"save_freq": 8, "merge_freq": 8, "batch_size": 2, "v_num_grad_steps": 30}
+    answered, above = {}, {}
+    for replay in (0, 8):
+        at = looking(8, replay=replay, **how)
+        (memory,) = Training(at).memories()
+        with torch.no_grad():
+            near = at.reached(memory.weight, at.prompts(memory.edits))
+        for kind in ("served", "trained"):
+            at.params = replace(at.params, threshold=kind)
+            threshold = float(wise.threshold_of(at, memory))
+            answered[replay, kind] = float((near >= threshold).float().mean())
+            above[replay, kind] = threshold
+    assert answered[0, "served"] == answered[8, "served"] == 1.0
+    assert above[0, "served"] < above[0, "trained"]
+    assert answered[0, "trained"] <= 0.75, "later edits moved them"
+    assert answered[8, "trained"] == 1.0, "the control: replay holds them where they were"
 
 
 def test_masks_are_drawn_anew_for_each_shard_and_hold_within_it() -> None:

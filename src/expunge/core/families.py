@@ -291,7 +291,13 @@ class EnsembleParams(GradientParams):
     lr: float | Literal["auto"] = param(
         "auto", help="learning rate; auto picks it by the size of the model", paper=2e-5, low=0.0
     )
-    epochs: int | None = param(3, help="passes of a stage over its rows", paper=3, low=1)
+    epochs: int | None = param(
+        None,
+        help="passes of a stage over its rows; none makes 3, and more the smaller the model is "
+        "below 0.5B parameters: 14 at 1M",
+        paper=3,
+        low=1,
+    )
     max_steps: int | None = param(
         None, help="most optimiser steps of a stage; none leaves it to epochs", low=1
     )
@@ -300,6 +306,13 @@ class EnsembleParams(GradientParams):
     lora_r: int = param(32, help="rank of the adapters", paper=32, low=1)
     lora_alpha: float = param(64.0, help="scale of the adapters, 2 r", paper=64, low=0.0)
     rslora: bool = param(True, help="scale by alpha / sqrt(r) instead of alpha / r", paper=True)
+    head: Literal["auto", "always", "never"] = param(
+        "auto",
+        help="an adapter of the output head as well; auto: below 0.5B parameters, where the head "
+        "may tell words apart that the base was trained on, and no others",
+        paper="never",
+        choices=("auto", "always", "never"),
+    )
     dropout: float = param(
         0.05, help="dropout in front of adapters that are trained", paper=0.05, low=0.0, high=0.9
     )

@@ -67,7 +67,7 @@ def exact(session: Session, stop: StopLevel | None) -> Driven:
     anew = Session(plan, subject, session.run, session.world)
     told: dict[str, Any] = {}
     if is_ensemble(methods.load(plan.method)):
-        trained = made(anew)
+        trained = made(anew, original)
         record |= trained.record
         told = details_of(trained.record)
     else:

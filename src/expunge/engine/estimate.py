@@ -19,8 +19,8 @@ predicted against measured.
 """
 
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Any
 
@@ -74,6 +74,9 @@ SCORED_LOGITS = 3
 PATCH_COPIES = 3
 """Weights as stored that are in memory for the way back: the new, the old, and the difference."""
 
+PART_COPIES = 2
+"""Times a small model is in memory when a run ends: as it is written, and as it is put in."""
+
 KEPT_CHECKPOINTS = 2
 """Checkpoints that stay; one more lies beside them while it is written."""
 
@@ -118,6 +121,13 @@ class Size:
         matrices = 1 if self.tied else 2
         return max(0, self.parameters - matrices * self.vocabulary * self.width)
 
+    def cut(self, blocks: int) -> "Size":
+        """The size of its first blocks between its own embedding, final norm and head."""
+        outside = self.parameters - self.inside
+        return replace(
+            self, blocks=blocks, parameters=outside + self.inside * blocks // max(1, self.blocks)
+        )
+
     def products(self, tokens: float, supervised: float) -> float:
         """Multiply-adds of one forward pass."""
         return self.inside * tokens + self.vocabulary * self.width * supervised
@@ -149,6 +159,56 @@ class Pass:
 
 
 @dataclass(frozen=True, slots=True)
+class Ahead:
+    """Whole models that a method trains before its own first step, one after another.
+
+    A module says it by ``ahead(params, rows)``, ``rows`` being how many there are to forget and to
+    keep; None where it trains none.
+
+    Attributes:
+        steps: Optimiser steps of all of them.
+        rows: Rows of each step.
+        models: How many; each is then asked for its outputs on all rows.
+    """
+
+    steps: float
+    rows: int
+    models: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Voices:
+    """Small models that are heard beside the model (`expunge.engine.assistants`).
+
+    One of them learns, the model and the others stay as they are. They are written as the run-time
+    part of the change, those that learnt also as models of their own.
+
+    Attributes:
+        sizes: Of each, that of the one that learns first.
+        trained: Number of weights that move.
+        own: Number of weights in memory that are not the model's as well.
+        alone: Whether the one that learns does so by itself; else the model and the others read the
+            rows of every step as well.
+        adapter: Whether its weights are frozen, and what moves stands beside them.
+        each: How many rows of a view stand beside each forget row, where that is not one.
+        wide: Views that are looked at in every position, not only where an answer is predicted.
+    """
+
+    sizes: Sequence[Size]
+    trained: int
+    own: int = 0
+    alone: bool = False
+    adapter: bool = False
+    each: Mapping[str, int] = field(default_factory=dict)
+    wide: Collection[str] = ()
+
+    @property
+    def parameters(self) -> int:
+        """Weights of all of them, each by itself, as they are written."""
+        return sum(size.parameters for size in self.sizes)
+
+
+@dataclass(frozen=True, slots=True)
 class Work:
     """What a run will do.
 
@@ -164,6 +224,9 @@ class Work:
         adapter: Whether the weights of the model itself are frozen.
         recomputed: Whether activations are computed again in the backward pass.
         weight_bytes: Bytes of a weight of the blocks while a run trains, masters included.
+        voices: Small models beside the model; ``trained`` and ``adapter`` then are theirs.
+        heard: Passes of each of them without gradient.
+        ahead: Training passes before the first step, of another model of the same size.
     """
 
     size: Size
@@ -177,14 +240,50 @@ class Work:
     adapter: bool = False
     recomputed: bool = False
     weight_bytes: float = VALUE
+    voices: Voices | None = None
+    heard: Sequence[Pass] = ()
+    ahead: Pass = Pass()
+
+    @property
+    def is_adapter(self) -> bool:
+        """Whether the result is an adapter beside the original, and no model."""
+        return self.adapter and self.voices is None
+
+    @property
+    def learner(self) -> Size:
+        """The model whose gradients are taken."""
+        return self.size if self.voices is None else self.voices.sizes[0]
+
+    @property
+    def listened(self) -> Sequence[Size]:
+        """The models that read the rows of a step without learning of them."""
+        if self.voices is None or self.voices.alone:
+            return ()
+        return (self.size, *self.voices.sizes[1:])
+
+    @property
+    def again(self) -> bool:
+        """Whether that happens: a small model that learns by itself is left out of it."""
+        return self.recomputed and (self.voices is None or not self.voices.alone)
 
     @property
     def held(self) -> float:
         """Values the backward pass of a step needs."""
-        kept = self.size.held(self.steps.tokens)
-        if self.recomputed:  # what goes into each block; all of one block, and its gradients
-            kept *= 1 / HELD + 2 / max(1, self.size.blocks)
+        kept = self.learner.held(self.steps.tokens)
+        if self.again:  # what goes into each block; all of one block, and its gradients
+            kept *= 1 / HELD + 2 / max(1, self.learner.blocks)
         return kept * (ADAPTED if self.adapter else 1.0)
+
+    @property
+    def logits(self) -> float:
+        """Values of logits alive in a step: of the one that learns, of what it is mixed with."""
+        mixed = len(self.listened) + 1 if self.listened else 0
+        return (HELD_LOGITS + mixed) * self.size.vocabulary * self.steps.supervised
+
+    @property
+    def scored_logits(self) -> int:
+        """Values of a logit alive at once in scoring, small models and their mixture included."""
+        return SCORED_LOGITS + (0 if self.voices is None else len(self.voices.sizes) + 1)
 
 
 def estimate(work: Work, machine: Machine | None = None, every: float = 30.0) -> dict[str, float]:
@@ -203,6 +302,7 @@ def estimate(work: Work, machine: Machine | None = None, every: float = 30.0) ->
     training = seconds_of_steps(work, machine)
     checkpoints = max(work.checkpoints, int(training / every))
     written = checkpoints * checkpoint_bytes(work.trained) + 5 * work.stored
+    training += seconds_ahead(work, machine)
     return {
         "seconds": round(START_SECONDS * machine.slowness + training + WRITE_SECONDS * written, 1),
         "memory_bytes": float(memory(work)),
@@ -212,13 +312,23 @@ def estimate(work: Work, machine: Machine | None = None, every: float = 30.0) ->
 
 def seconds_of_steps(work: Work, machine: Machine) -> float:
     """Seconds of all passes, with and without gradient, and of the updates."""
-    size, steps = work.size, work.steps
+    steps, voices = work.steps, () if work.voices is None else work.voices.sizes
     back = 1 if work.adapter else 2
     more = ADAPTED if work.adapter else 1.0
-    passes = 1 + work.recomputed + back
-    training = seconds_of(size, [steps], machine, passes=passes, more=more)
+    passes = 1 + work.again + back
+    training = seconds_of(work.learner, [steps], machine, passes=passes, more=more)
+    training += sum(seconds_of(size, [steps], machine) for size in work.listened)
     updates = steps.times * UPDATE_BYTES * work.trained * MOVE_SECONDS * machine.slowness
-    return training + updates + seconds_of(size, work.scored, machine, more=more)
+    scored = seconds_of(work.size, work.scored, machine, more=1.0 if voices else more)
+    scored += sum(seconds_of(size, work.heard, machine, more=more) for size in voices)
+    return training + updates + scored
+
+
+def seconds_ahead(work: Work, machine: Machine) -> float:
+    """Seconds of what is trained before the first step: all weights of a model move."""
+    moved = work.ahead.times * UPDATE_BYTES * work.size.parameters
+    training = seconds_of(work.size, [work.ahead], machine, passes=3)
+    return training + moved * MOVE_SECONDS * machine.slowness
 
 
 def seconds_of(
@@ -245,24 +355,49 @@ def seconds_of(
 
 def memory(work: Work) -> int:
     """Bytes of memory at the peak: in a step, in a measurement, or writing the way back."""
-    size, steps = work.size, work.steps
+    size = work.size
     weights = VALUE * size.parameters + (work.weight_bytes - VALUE) * size.inside
     loading = VALUE * size.parameters - weights
-    held = work.still + MOMENTS * work.trained
-    logits = HELD_LOGITS * size.vocabulary * steps.supervised
-    step = work.trained + (work.held + logits) / work.parts
+    held = work.still + MOMENTS * work.trained + (work.voices.own if work.voices else 0)
+    step = work.trained + (work.held + work.logits) / work.parts
     scored = max((p.supervised / max(1.0, p.calls) for p in work.scored), default=0.0)
-    patch = 0 if work.adapter else PATCH_COPIES * work.stored
-    largest = max(step, SCORED_LOGITS * size.vocabulary * scored)
-    return int(BASE_BYTES + weights + VALUE * held + max(VALUE * largest, patch, loading))
+    largest = max(step, work.scored_logits * size.vocabulary * scored)
+    patch = 0 if work.is_adapter else PATCH_COPIES * work.stored
+    if work.voices is not None:
+        patch += PART_COPIES * VALUE * work.voices.parameters
+    run = VALUE * held + max(VALUE * largest, patch, loading)
+    return int(BASE_BYTES + weights + max(run, VALUE * held_ahead(work)))
+
+
+def held_ahead(work: Work) -> float:
+    """Values in memory beside the model while another one is trained before the first step.
+
+    Its weights as they are and as they were, gradients, moments, and what a step of it needs.
+    """
+    if not work.ahead.times:
+        return 0.0
+    logits = HELD_LOGITS * work.size.vocabulary * work.ahead.supervised
+    return (3 + MOMENTS) * work.size.parameters + work.size.held(work.ahead.tokens) + logits
 
 
 def disk(work: Work, checkpoints: int) -> int:
     """Bytes of the output folder at the peak: the last checkpoint, or the result beside two."""
     each = checkpoint_bytes(work.trained)
-    result = VALUE * work.trained if work.adapter else 2 * work.stored
+    result = VALUE * work.trained if work.is_adapter else 2 * work.stored
+    if work.voices is not None:  # no weight of the model moves, so there is nothing to take back
+        result = work.stored + part_bytes(work.voices, work.stored / max(1, work.size.parameters))
     kept = min(checkpoints, KEPT_CHECKPOINTS) * each
     return max(min(checkpoints, KEPT_CHECKPOINTS + 1) * each, kept + result)
+
+
+def part_bytes(voices: Voices, each: float) -> int:
+    """Bytes of small models: all in the run-time part, the one that learnt also as a model.
+
+    Args:
+        voices: The small models.
+        each: Bytes of a weight as it is stored.
+    """
+    return round(each * (voices.parameters + voices.sizes[0].parameters))
 
 
 def checkpoint_bytes(trained: int) -> int:

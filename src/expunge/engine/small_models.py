@@ -11,7 +11,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 from transformers.initialization import no_init_weights
 
 from expunge.core.errors import ExpungeError
-from expunge.engine.estimate import shape
+from expunge.engine.estimate import Size, shape, size_of
 from expunge.engine.runtime import twin
 from expunge.engine.task import Task
 from expunge.lm.arch import Slots
@@ -168,6 +168,19 @@ def fitting(folder: Folder, small: str | None, blocks: int | None) -> list[Expun
         return list(beside.problems) or list(_other_tokens(folder, beside))
     except ExpungeError as problem:
         return [problem]
+
+
+def size_beside(folder: Folder, small: str | None, blocks: int | None) -> Size:
+    """The size of a small model beside a large one; no weights load. Arguments as `fitting`.
+
+    Raises:
+        ExpungeError: As `blocks_of`.
+    """
+    if small is not None:
+        beside = inspect_folder(small)
+        return size_of(beside.parameters, beside.config, beside.tensors)
+    size = size_of(folder.parameters, folder.config, folder.tensors)
+    return size.cut(blocks_of(blocks, size.blocks))
 
 
 def _other_tokens(folder: Folder, beside: Folder) -> Iterator[ExpungeError]:

@@ -14,7 +14,7 @@ import numpy as np
 from expunge.core.families import GradientParams, ReinforcementParams
 from expunge.core.registry import methods
 from expunge.data.encode import Encoded
-from expunge.engine.estimate import VALUE, Pass, Size, Work, adapter_weights, size_of
+from expunge.engine.estimate import VALUE, Pass, Size, Voices, Work, adapter_weights, size_of
 from expunge.engine.measure import ITEMS
 from expunge.engine.method import GradientMethod
 from expunge.engine.plan import Plan
@@ -58,10 +58,18 @@ def work_of(plan: Plan, encoded: Mapping[str, Sequence[Encoded]], steps: int) ->
     size = size_of(folder.parameters, folder.config, folder.tensors)
     forget = encoded.get("forget", ())
     kept = [*encoded.get("retain", ()), *encoded.get("neighbour", ())]
-    method = GradientMethod.assemble(methods.load(plan.method), params, modules_of(plan.wrappers))
-    views = _views(method, len(plan.rows["forget"]), forget, kept)
-    training, passes = _step(views, params), round(steps * method.effort)
-    drawn: list[Pass] = []
+    module = methods.load(plan.method)
+    method = GradientMethod.assemble(module, params, modules_of(plan.wrappers))
+    voices = module.voices(params, folder) if hasattr(module, "voices") else None
+    views = _views(method, len(plan.rows["forget"]), forget, kept, voices)
+    training, passes = _step(views, params, voices), round(steps * method.effort)
+    known = sum(len(plan.rows.get(role, ())) for role in ("forget", "retain", "neighbour"))
+    told = module.ahead(params, known) if hasattr(module, "ahead") else None
+    before, drawn = Pass(), list[Pass]()
+    if told is not None:
+        everything = [*forget, *kept]
+        before = replace(_drawn(everything, told.rows), times=told.steps)
+        drawn = [_over(everything, told.models)]
     reference = 0
     if isinstance(params, ReinforcementParams):
         room, asked = folder.positions or 1 << 30, [*forget, *kept]
@@ -70,6 +78,7 @@ def work_of(plan: Plan, encoded: Mapping[str, Sequence[Encoded]], steps: int) ->
         reference = 0 if plan.adapter or not params.beta else folder.parameters
     adapter = adapter_weights(params.lora_r, size.blocks, size.width)
     trained = adapter if plan.adapter else folder.parameters
+    trained = trained if voices is None else voices.trained
     rows = {"forget": forget, "retain": kept}
     anchor = _Anchor(method, views, rows, steps, size, trained, bool(plan.adapter))
     scored = [
@@ -78,6 +87,11 @@ def work_of(plan: Plan, encoded: Mapping[str, Sequence[Encoded]], steps: int) ->
         _over(forget, 1),  # the rows of the stop level
         *anchor.passes(),
         *drawn,
+    ]
+    heard = [  # small models, from the first step on
+        _over(forget[:ITEMS], _measurements(steps) + 1),
+        _over(_own_wordings(kept)[:ITEMS], 1),
+        *anchor.passes(),
     ]
     every = max(1, ceil(steps * CHECKPOINT_SHARE))
     return Work(
@@ -89,9 +103,12 @@ def work_of(plan: Plan, encoded: Mapping[str, Sequence[Encoded]], steps: int) ->
         checkpoints=ceil(steps / every),
         stored=folder.bytes,
         still=anchor.held() + reference,
-        adapter=bool(plan.adapter),
+        adapter=bool(plan.adapter) if voices is None else voices.adapter,
         recomputed=params.checkpointing,
         weight_bytes=_weight_bytes(params),
+        voices=voices,
+        heard=heard,
+        ahead=before,
     )
 
 
@@ -103,25 +120,32 @@ def _weight_bytes(params: GradientParams) -> float:
 
 
 def _views(
-    method: GradientMethod, known: int, forget: Sequence[Encoded], kept: Sequence[Encoded]
+    method: GradientMethod,
+    known: int,
+    forget: Sequence[Encoded],
+    kept: Sequence[Encoded],
+    voices: Voices | None,
 ) -> dict[str, Pass]:
     """What is trained on in one step, view by view; there are ``known`` rows to forget."""
     params = method.params
     rows = params.batch_size * params.accumulation
+    each = {} if voices is None else voices.each
     views = {
         view: _drawn(kept, rows)
         if view in ("retain", "neighbour")
-        else _drawn(forget, min(rows, known))
+        else _drawn(forget, min(rows, known) * each.get(view, 1))
         for view in method.views
     }
-    if _is_wide(params) and "retain" in views:
-        views["retain"] = replace(views["retain"], supervised=views["retain"].tokens)
-    return views
+    wide = _wide(params, voices)
+    return {
+        view: replace(one, supervised=one.tokens) if view in wide else one
+        for view, one in views.items()
+    }
 
 
-def _step(views: Mapping[str, Pass], params: GradientParams) -> Pass:
+def _step(views: Mapping[str, Pass], params: GradientParams, voices: Voices | None) -> Pass:
     """One step: its views joined where they are alike and looked at in the same places."""
-    apart = {"retain"} if _is_wide(params) or params.retain_term == "mse" else set()
+    apart = _wide(params, voices) | ({"retain"} if params.retain_term == "mse" else set())
     lengths = [v.tokens / v.times for name, v in views.items() if v.times and name not in apart]
     is_joined = max(lengths, default=1) <= JOINED * min(lengths, default=1)
     calls = min(1, len(lengths)) if is_joined else len(lengths)
@@ -132,9 +156,12 @@ def _step(views: Mapping[str, Pass], params: GradientParams) -> Pass:
     )
 
 
-def _is_wide(params: GradientParams) -> bool:
-    """Whether the retain term compares distributions beyond the answers."""
-    return params.retain_term == "kl" and params.kl_scope != "answer"
+def _wide(params: GradientParams, voices: Voices | None) -> set[str]:
+    """Views in which distributions beyond the answers are looked at."""
+    if params.kl_scope == "answer":
+        return set()
+    named = set() if voices is None else set(voices.wide)
+    return named | ({"retain"} if params.retain_term == "kl" else set())
 
 
 @dataclass(frozen=True, slots=True)

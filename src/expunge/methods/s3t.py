@@ -22,15 +22,23 @@ Objective:
     the base alone; the adapters are its run-time part. Folders of earlier changes still have
     adapters that saw the rows: delete them.
 
+    Rows that have nothing in common are known by one shard each, and the mean may not let it be
+    heard (`expunge.methods.sisa` has numbers); the change records both, and the run says so where
+    that is of little use. ``shards=1`` averages nothing; deletions still cost nothing while a
+    sequence is left.
+
 Reference: Towards Scalable Exact Machine Unlearning Using Parameter-Efficient Fine-Tuning, 2024.
 
 Departs from the paper:
     Its script trains all blocks whose name contains that of a block of the group, so ``layers.3``
     stands for ``layers.30`` as well; here names are whole. Gradients are clipped at 1, not 0.3.
     ``slices=none`` takes six or as many as there are blocks, ``group=none`` shares all blocks out
-    evenly. INFERRED: three sequences by default; of a matching that has more sequences than are
-    asked for, those of highest score; of a cycle, a permutation drawn for each shard; that groups
-    of earlier stages run without dropout; warm-up and batch size.
+    evenly. Below 0.5B parameters rate and passes grow as the model shrinks, and every stage trains
+    an adapter of the output head as well (``head``), which goes on from that of the stage before;
+    a deletion goes back to the one that was saved before the slice came in. INFERRED: that, three
+    sequences by default; of a matching that has more sequences than are asked for, those of highest
+    score; of a cycle, a permutation drawn for each shard; that groups of earlier stages run without
+    dropout; warm-up and batch size.
 """
 
 from collections.abc import Callable, Sequence
@@ -65,6 +73,7 @@ CARD = {
     "version": 1,
     "passes": "retain",
     "trains": "adapter",
+    "rate_exponent": 0.667,
     "alone": True,
 }
 

@@ -23,13 +23,25 @@ Objective:
     run-time part, and their mean is what is heard. Folders of earlier changes still have adapters
     that saw the rows: delete them.
 
+    Rows that have nothing in common, as facts about people, are known by one shard each, and the
+    mean leaves ``p / m`` of what that shard says; where the others agree on something else, that is
+    said. Measured on such facts: five shards that each say 99 % of their own say 16 % together, two
+    of them 60 %; the mean of logits 2 % and 25 %. So the change records what each shard knows of
+    its own rows and what is heard of it, and the run says so where that is of little use.
+    ``shards=1`` averages nothing and saves nothing: on average a deletion then costs
+    (L + 1) (2 L + 1) / (6 L) trainings, 2.5 of them with six slices, one with one.
+
 Reference: Machine Unlearning, 2021; adapters as constituents: Towards Scalable Exact Machine
 Unlearning Using Parameter-Efficient Fine-Tuning, 2024 (the baseline of its tables).
 
 Departs from the paper:
     Slices do not get passes of their own: every stage passes all its rows ``epochs`` times. Rows
     are placed by hash, so slices are of about one size only. Gradients are clipped at 1, not 0.3.
-    INFERRED: six slices, five shards, warm-up and batch size. Beyond proof, as with every method of
+    Below 0.5B parameters rate and passes grow as the model shrinks (`expunge.engine.rates`), and
+    every stage trains an adapter of the output head as well (``head``): to the head of a small base
+    all words that it was never trained on look alike, and no adapter of its blocks makes one of
+    them likely. All three hang on the size of the model alone, never on the rows. INFERRED: that
+    rule, six slices, five shards, warm-up and batch size. Beyond proof, as with every method of
     this kind: parameters that were chosen by looking at rows that are deleted later, and a base or
     a tokenizer that was made from them.
 """
@@ -58,6 +70,7 @@ CARD = {
     "version": 1,
     "passes": "retain",
     "trains": "adapter",
+    "rate_exponent": 0.667,
     "alone": True,
 }
 

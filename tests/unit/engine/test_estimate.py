@@ -1,14 +1,18 @@
 """What ``check`` says a run needs: the formula in closed form, what moves it, what it refuses."""
 
+from collections import Counter
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
 
+from expunge.core import registry
 from expunge.core.errors import ExpungeError
 from expunge.engine import anchors, checkpoints, room, session, work
 from expunge.engine import estimate as prices
+from expunge.engine.assistants import ensemble_of
 from expunge.engine.check import Report, check_forget
 from expunge.engine.estimate import (
     Machine,
@@ -21,6 +25,8 @@ from expunge.engine.estimate import (
     size_of,
 )
 from expunge.engine.room import available_memory, too_large
+from expunge.engine.run import forget
+from expunge.engine.task import Task
 from expunge.lm import int4
 from expunge.testing.methods import stage, taught_subject, world
 
@@ -254,6 +260,131 @@ def test_a_step_that_runs_the_model_again_is_counted_by_its_passes(
     (plain, base), (told, found) = trained("npo"), trained(method, **params)
     assert (plain, told) == (4, 4 * effort)
     assert found / base == pytest.approx(effort, rel=0.25)
+
+
+VOICES = prices.Voices(sizes=(SIZE.cut(2),), trained=1_000_000, own=1_000_000, alone=True)
+
+
+def test_what_is_cut_out_keeps_the_vocabulary_and_its_share_of_the_blocks() -> None:
+    small = SIZE.cut(2)
+    outside = 16_000 * 512
+    assert small.parameters == outside + (30_000_000 - outside) // 5
+    assert (small.blocks, small.width, small.vocabulary) == (2, 512, 16_000)
+    assert SIZE.cut(10) == SIZE
+
+
+def test_a_small_model_that_learns_alone_takes_the_place_of_the_model_in_a_step(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name in ("CALL_SECONDS", "TOUCH_SECONDS", "MOVE_SECONDS"):
+        monkeypatch.setattr(prices, name, 0.0)
+    speed = prices.EFFICIENCY * MACHINE.speed
+    pair = prices.Voices(sizes=(SIZE.cut(2), SIZE.cut(3)), trained=1_000_000)
+    bare = replace(WORK, scored=(), voices=VOICES)
+    one, other = (size.products(800, 200) for size in pair.sizes)
+    assert prices.seconds_of_steps(bare, MACHINE) == pytest.approx(100 * 3 * one / speed)
+    factors = replace(bare, adapter=True)
+    assert prices.seconds_of_steps(factors, MACHINE) == pytest.approx(100 * 2 * one / speed)
+    both = replace(bare, voices=pair, heard=(Pass(7, 2000, 500, 10),))
+    steps = 100 * (3 * one + other + SIZE.products(800, 200))
+    heard = 7 * sum(size.products(2000, 500) for size in pair.sizes)
+    assert prices.seconds_of_steps(both, MACHINE) == pytest.approx((steps + heard) / speed)
+
+
+def test_memory_and_disk_of_small_models_in_closed_form() -> None:
+    work_ = replace(WORK, scored=(), voices=VOICES, trained=VOICES.trained, stored=6_000_000)
+    held = 24 * 2 * 512 * 800 + 4 * 16_000 * 200
+    alone = prices.BASE_BYTES + 4 * (SIZE.parameters + 4 * 1_000_000 + held)
+    assert needs(work_)[1] == alone
+    beside = replace(work_, voices=replace(VOICES, alone=False))
+    assert needs(beside)[1] == alone + 4 * 2 * 16_000 * 200  # the model's logits, and the sum
+    short = replace(work_, steps=Pass(100, 8, 2))
+    end = 3 * 6_000_000 + 4 * 2 * SIZE.cut(2).parameters  # as written, and as put in
+    assert needs(short)[1] == prices.BASE_BYTES + 4 * (SIZE.parameters + 3_000_000) + end
+    part = round(6 / 30 * 2 * SIZE.cut(2).parameters)  # the run-time part, the model of its own
+    assert needs(replace(short, checkpoints=0))[2] == 6_000_000 + part
+
+
+@pytest.mark.parametrize(
+    ("method", "params"),
+    [
+        ("uld", {}),
+        ("uld", {"altered": 1, "kl_scope": "answer"}),
+        ("uld", {"retain_term": "none"}),
+        ("delta-unlearning", {}),
+        ("delta-unlearning", {"small": "FOLDER"}),
+    ],
+    ids=["uld", "uld, answers", "uld, forget rows", "delta", "delta, small folder"],
+)
+def test_small_models_are_counted_as_they_run(
+    method: str, params: dict, original: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Tokens through each model, weights that move, weights in memory: predicted and counted."""
+    params = {name: str(original) if one == "FOLDER" else one for name, one in params.items()}
+    steps, module = 6, registry.methods.load(method)
+    given = {"batch_size": 4, "max_steps": steps, "warmup": 0, "lr": 1e-4, **params}
+    report = checked(original, tmp_path / "out", method=method, params=given, stop_at="none")
+    assert report.plan is not None
+    told = work.work_of(report.plan, check_encoded(report), steps)
+    assert told.voices is not None
+    names = ("assistant", "before")[: len(told.voices.sizes)]
+    subject, seen, weights = taught_subject().copy(), Counter(), {}
+    prepare = module.prepare
+
+    def watched(task: Task, own: object) -> None:
+        prepare(task, own)
+        ensemble = ensemble_of(task.model)
+        models = {"model": task.model, **{name: ensemble.voice(name) for name in names}}
+        shared = {id(weight) for weight in task.model.parameters()}
+        moving = [p for p in ensemble.parameters() if p.requires_grad]
+        shared -= {id(weight) for weight in ensemble.parameters()}
+        beside = [p for one in models.values() for p in one.parameters() if id(p) not in shared]
+        weights["trained"] = sum(p.numel() for p in moving)
+        weights["own"] = sum(p.numel() for p in {id(p): p for p in beside}.values())
+        weights["sizes"] = [sum(plain_of(models[name])) for name in names]
+        for name, one in models.items():
+            one.get_input_embeddings().register_forward_pre_hook(partial(count, name))
+
+    def plain_of(model: torch.nn.Module) -> list[int]:
+        return [p.numel() for n, p in model.named_parameters() if ".lora_" not in n]
+
+    def count(name: str, _: object, entered: tuple) -> None:
+        seen[name, torch.is_grad_enabled()] += entered[0].numel()
+
+    monkeypatch.setattr(module, "prepare", watched)
+    session.Session(report.plan, subject, tmp_path / "out").train(None)
+
+    said = [size.parameters for size in told.voices.sizes]
+    assert said == pytest.approx(weights["sizes"], rel=0.02)
+    assert told.voices.trained == pytest.approx(weights["trained"], rel=0.15)
+    assert told.voices.own == pytest.approx(weights["own"], rel=0.15)
+    learnt = steps * told.steps.tokens
+    assert seen["assistant", True] == pytest.approx(learnt, rel=0.15)
+    first, after, *more = told.heard  # the last measurement of both levels is after training
+    heard = (first.times - after.times) * first.tokens + sum(one.times * one.tokens for one in more)
+    assert seen["assistant", False] == pytest.approx(heard, rel=0.25)  # less its padding
+    assert bool(told.listened) == (method != "uld")
+    if told.listened:
+        assert seen["model", True] == pytest.approx(learnt, rel=0.15)
+        before = seen["before", True] + seen["before", False]
+        assert before == pytest.approx(learnt + heard, rel=0.25)
+    else:
+        assert seen["model", True] == 0
+
+
+@pytest.mark.parametrize("method", ["uld", "delta-unlearning"])
+def test_what_is_written_of_small_models_is_what_was_said(
+    method: str, original: Path, tmp_path: Path
+) -> None:
+    params, out = {"batch_size": 4, "max_steps": 2, "lr": 1e-3}, tmp_path / "out"
+    report = checked(original, out, method=method, params=params, stop_at="none")
+    assert report.plan is not None
+    told = work.work_of(report.plan, check_encoded(report), 2)
+    rows = world()
+    forget(original, rows.forget, rows.retain, method=method, params=params, stop_at="none",
+           out=out)  # fmt: skip
+    found = sum(file.stat().st_size for file in out.rglob("*.safetensors"))
+    assert found == pytest.approx(prices.disk(told, 0), rel=0.1)
 
 
 @pytest.mark.parametrize(("limit", "is_live"), [(1 << 30, False), (0, True)])

@@ -42,7 +42,7 @@ def ensemble(orders=((0, 1, 2), (1, 2, 0)), shards: int = 2) -> Ensemble:
     )
     return Ensemble(
         method="s3t", version=1, recipe={"seed": 0, "lora_r": 4}, salt="x", base="b", rate=0.1,
-        slices=3, members=members_of(ROWS, "x", shards, 3), shards=chains,
+        passes=3, head=False, slices=3, members=members_of(ROWS, "x", shards, 3), shards=chains,
     )  # fmt: skip
 
 
@@ -101,6 +101,10 @@ def test_the_state_is_read_as_it_was_written(tmp_path: Path) -> None:
     state.write(tmp_path)
     assert Ensemble.read(tmp_path) == state
     told = json.loads((tmp_path / FILE).read_text())
+    older = {name: value for name, value in told.items() if name not in ("passes", "head")}
+    write_text(tmp_path / FILE, json.dumps({**older, "recipe": {"epochs": 7}}))
+    before = Ensemble.read(tmp_path)
+    assert (before.passes, before.head) == (7, False), "as it was trained, when this was not told"
     for broken in ({**told, "format": "other"}, {**told, "shards": 3}, {**told, "more": 1}):
         write_text(tmp_path / FILE, json.dumps(broken))
         with pytest.raises(ExpungeError) as caught:
@@ -203,13 +207,13 @@ def test_the_outlook_of_sisa_is_the_card_s_and_its_cost_the_mean_of_what_is_left
     """m = 5, L = 6: a deletion costs (L+1)(2L+1)/(6Lm) of one model trained anew, half of it."""
     params = methods.params("sisa", {})
     state = even((tuple(range(6)),), 5, 6, 1000)
-    found = outlook(state, sisa.scheme(params, 6, 0), params)
+    found = outlook(state, sisa.scheme(params, 6, 0))
     assert (found.cells, found.expected) == (5, pytest.approx(68.5, abs=0.01))
     assert found.retraining == 3 * 30_000
     assert found.rebuilding == pytest.approx(3.5 * found.retraining)
     assert found.mean_cost / found.retraining == pytest.approx(7 * 13 / (6 * 6 * 5), rel=1e-3)
     assert found.largest_cost == 3 * (1000 * 21 - 6)
-    lost = outlook(replace(state, lost=(0, 3)), sisa.scheme(params, 6, 0), params)
+    lost = outlook(replace(state, lost=(0, 3)), sisa.scheme(params, 6, 0))
     assert (lost.cells, lost.expected) == (3, pytest.approx(30 * (1 + 1 / 2 + 1 / 3), rel=1e-4))
 
 
@@ -217,7 +221,7 @@ def test_the_outlook_of_s3t_counts_first_slices_and_costs_nothing_until_the_last
     params = methods.params("s3t", {})
     scheme = s3t.scheme(params, 6, 0)
     state = even(tuple(cyclic(range(6), 3)), 5, 6, 10)
-    found = outlook(state, scheme, params)
+    found = outlook(state, scheme)
     assert (found.cells, found.expected) == (15, pytest.approx(99.5, abs=0.05))
     assert (found.mean_cost, found.largest_cost) == (0, 0)
     one = replace(
@@ -227,7 +231,7 @@ def test_the_outlook_of_s3t_counts_first_slices_and_costs_nothing_until_the_last
             *state.shards[1:],
         ),
     )
-    last = outlook(one, scheme, params)
+    last = outlook(one, scheme)
     assert last.cells == 13
     assert last.largest_cost == 3 * sum(
         sum(10 - (i == 2) for i in order[: at + 1]) for order in cyclic(range(6), 3)

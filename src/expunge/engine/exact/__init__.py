@@ -12,6 +12,7 @@
 | `ledger` | the append-only log of deletions |
 | `capacity` | how many deletions are left, and what one costs |
 | `serving` | the run-time part: all shards speak, and their mean is heard |
+| `knowing` | what each shard knows of its own rows, and what of it is heard |
 | `making` | an ensemble built, or rows taken out of one |
 | `planner`, `telling` | what the state of an ensemble amounts to, and what a change tells of it |
 | `proof` | that no remaining parameter has met a deleted row |
@@ -25,6 +26,8 @@ from expunge.engine.exact.retraining import (
     base_for,
     base_of,
     kept_rows,
+    missing_rows,
+    named_base,
     near_duplicates,
     record_of,
 )
@@ -36,6 +39,8 @@ __all__ = [
     "base_for",
     "base_of",
     "kept_rows",
+    "missing_rows",
+    "named_base",
     "near_duplicates",
     "record_of",
 ]

@@ -16,8 +16,9 @@ from expunge.core.families import EnsembleParams
 from expunge.core.registry import methods
 from expunge.engine import rates
 from expunge.engine.exact.asking import earlier_of
+from expunge.engine.exact.knowing import Knowing
 from expunge.engine.exact.ledger import Ledger
-from expunge.engine.exact.planner import cost_of, epochs_of
+from expunge.engine.exact.planner import cost_of
 from expunge.engine.exact.proof import checked, expected_seen, prove, weights_digest
 from expunge.engine.exact.retraining import kept_rows
 from expunge.engine.exact.scheme import scheme_of
@@ -36,33 +37,35 @@ from expunge.engine.exact.state import (
 from expunge.engine.exact.telling import record_of
 from expunge.engine.exact.training import Place, Stages
 from expunge.engine.linears import linears_in
-from expunge.engine.runtime import attach
+from expunge.engine.runtime import Part, attach
 from expunge.engine.session import Session, Trained
 from expunge.engine.slots.sample import content_key
 from expunge.lm.arch import Slots
+from expunge.lm.subject import Subject
 
 
-def made(session: Session) -> Trained:
+def made(session: Session, original: Subject) -> Trained:
     """Build the ensemble a session asks for, or take rows out of the one its model has.
 
     Args:
         session: Of the base model, which stays as it is; the ensemble is put into it in the end.
+        original: What the ensemble takes the place of; it is asked what there was to be learnt.
 
     Raises:
         ExpungeError: ``E-RUN-001`` when no row of the ensemble is asked for, ``E-MODEL-009`` when
             the ensemble or the base is not as it was written.
     """
-    return _Making(session).made()
+    return _Making(session, original).made()
 
 
 class _Making:
     """One request under way."""
 
-    def __init__(self, session: Session) -> None:
+    def __init__(self, session: Session, original: Subject) -> None:
         plan, params = session.plan, session.plan.params
         assert isinstance(params, EnsembleParams)  # noqa: S101
         assert session.task.folder is not None  # noqa: S101
-        self.session, self.plan, self.params = session, plan, params
+        self.session, self.plan, self.params, self.original = session, plan, params, original
         self.model, self.folder = session.subject.model, session.task.folder
         self.folder.mkdir(parents=True, exist_ok=True)
         self.slots = Slots(self.model)
@@ -73,7 +76,9 @@ class _Making:
         self.rate = rates.learning_rate(
             params, plan.folder.parameters, adapter=True, card=self.card.extra
         )
-        self.stages = Stages(session, self.rate)
+        self.passes = rates.passes(params, plan.folder.parameters)
+        self.head = rates.trains_head(params, plan.folder.parameters)
+        self.stages = Stages(session, self.rate, self.passes)
         self.kept = kept_rows(plan)
         self.rows = {content_key(row): row for row in [*self.kept, *plan.rows["forget"]]}
         self.ledger = Ledger()
@@ -96,7 +101,7 @@ class _Making:
         return self._handed_over(found, record)
 
     def _take_over(self, before: Ensemble) -> None:
-        """Check the ensemble the model has, and have its files here."""
+        """Check the ensemble the model has, whose rate, passes and head hold on."""
         assert self.session.task.earlier is not None  # noqa: S101
         if before.base != self.base:
             raise ExpungeError(
@@ -106,6 +111,8 @@ class _Making:
                 f"Name that base, or leave --set base out: {self.plan.folder.path} has it.",
             )
         prove(self.plan.folder.path)
+        self.rate, self.passes, self.head = before.rate, before.passes, before.head
+        self.stages = Stages(self.session, self.rate, self.passes)
         self.ledger = Ledger.read(self.session.task.earlier)
 
     def _built(self, rows: Sequence[Any]) -> Ensemble:
@@ -117,6 +124,8 @@ class _Making:
             salt=salt,
             base=self.base,
             rate=self.rate,
+            passes=self.passes,
+            head=self.head,
             slices=scheme.slices,
             members=members_of(rows, salt, scheme.shards, scheme.slices),
             shards=tuple(
@@ -143,8 +152,7 @@ class _Making:
                 "deleted", row=member.key, shard=member.shard, slice=member.slice,
                 before=_files(before)[member.shard], after=_files(after)[member.shard],
             )  # fmt: skip
-        epochs = epochs_of(self.params)
-        cost = sum(cost_of(after, shard, first, epochs) for shard, first in starts.items())
+        cost = sum(cost_of(after, s, first, self.passes) for s, first in starts.items())
         return after, self._told(before, asked, cost)
 
     def _told(self, before: Ensemble, asked: Asked, cost: int) -> dict[str, Any]:
@@ -192,8 +200,7 @@ class _Making:
         steps = self.stages.steps(len(seen.rows)) if seen.rows else 0
         if hash is None:
             before = adapters_of(self.folder, place.shard, place.sequence, chain.files)
-            blocks = self.scheme.blocks(place.stage)
-            names = linears_in(self.slots, blocks, self.params.lora_targets)
+            names = self._moving(place.stage)
             rows = [self.rows[key] for key in seen.rows]
             trained = self.stages.train(place, names, rows, before, bar)
             hash = write_stage(self.folder, seen, trained)
@@ -201,6 +208,12 @@ class _Making:
             self.resumed += steps
             bar.advance(steps, text="resuming")
         return _with_chain(ensemble, place, replace(chain, files=(*chain.files, hash)))
+
+    def _moving(self, stage: int) -> list[str]:
+        """The linears whose adapters a stage trains."""
+        names = linears_in(self.slots, self.scheme.blocks(stage), self.params.lora_targets)
+        heads = [n for n, module in self.model.named_modules() if module is self.slots.head]
+        return [*names, *heads] if self.head else names
 
     def _found(self, seen: Seen) -> str | None:
         """The hash of a stage that an earlier start of this run had finished."""
@@ -225,8 +238,9 @@ class _Making:
             method=self.card.id, version=self.card.version,
         )  # fmt: skip
         proof = checked(ensemble, self.folder, part, self.base, self.ledger.head)
+        told = record_of(ensemble, self.scheme)
+        told["known"] = self._known(ensemble, part)
         attach(self.model, part)
-        told = record_of(ensemble, self.scheme, self.params)
         told["ensemble"] |= {"state": file_digest(self.folder / FILE)}
         told |= {
             "request": {"deleted": 0, **record},
@@ -237,6 +251,18 @@ class _Making:
             model=self.model, steps=self.steps, resumed_from=self.resumed, stopped_by="steps",
             lr=self.rate, planned=self.steps, history=[], record=told, runtime=part,
         )  # fmt: skip
+
+    def _known(self, ensemble: Ensemble, part: Part) -> dict[str, Any] | None:
+        """What the ensemble says of its own rows; where that is of no use it is said aloud."""
+        base = self.session.subject
+        asking = Knowing(base, self.original, self.rows, self.plan.seed)
+        known = asking.known(ensemble, self.folder, part)
+        if known is None:
+            return None
+        caution = known.caution(len(part.settings["voices"]), self.params.mean)
+        if caution:
+            note(caution)
+        return asdict(known) | ({"caution": caution} if caution else {})
 
     def _clear(self, ensemble: Ensemble) -> None:
         """Leave no file of a stage that is gone: it has seen what was deleted."""

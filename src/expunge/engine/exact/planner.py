@@ -5,8 +5,6 @@ from dataclasses import dataclass
 from math import isfinite
 from typing import Any
 
-from expunge.core.families import EnsembleParams
-from expunge.core.params import describe
 from expunge.engine.exact.capacity import expected_hits, row_epochs, stage_rows
 from expunge.engine.exact.scheme import Scheme
 from expunge.engine.exact.state import Ensemble, kept
@@ -50,15 +48,14 @@ class Outlook:
         }
 
 
-def outlook(ensemble: Ensemble, scheme: Scheme, params: EnsembleParams) -> Outlook:
+def outlook(ensemble: Ensemble, scheme: Scheme) -> Outlook:
     """What is left of an ensemble.
 
     Args:
         ensemble: As it is.
         scheme: Its layout.
-        params: Its recipe.
     """
-    epochs = epochs_of(params)
+    epochs = ensemble.passes
     cells = first_slices(ensemble)
     chances = [_chance(ensemble, scheme, *cell) for cell in cells]
     expected = expected_hits(chances)
@@ -74,11 +71,6 @@ def outlook(ensemble: Ensemble, scheme: Scheme, params: EnsembleParams) -> Outlo
         retraining=epochs * rows,
         rebuilding=sum(cost_of(ensemble, s, [0] * len(c), epochs) for s, c in _numbered(ensemble)),
     )
-
-
-def epochs_of(params: EnsembleParams) -> int:
-    """Passes of a stage over its rows, as far as nothing ends it before."""
-    return params.epochs or int(describe(type(params))["epochs"]["paper"])
 
 
 def first_slices(ensemble: Ensemble) -> list[tuple[int, int]]:

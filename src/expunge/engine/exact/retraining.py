@@ -60,17 +60,35 @@ def base_for(
     problems = []
     if adapter is not None:
         problems.append(_no_adapter(method))
-    if not rows.get("retain"):
-        problems.append(_no_retain(method))
+    problems += missing_rows(method, rows)
     problems += parts_beside(method, folder)
     named: str | None = getattr(params, "base", None) or own_base(method, folder)
+    base, wrong = named_base(method, named, folder)
+    return base, problems + wrong
+
+
+def named_base(
+    what: str, named: str | None, folder: Folder
+) -> tuple[Folder | None, list[ExpungeError]]:
+    """The model that the original was trained from, and what is wrong with it; no weights load.
+
+    Args:
+        what: What begins from it, for messages.
+        named: Its folder, if one is named.
+        folder: The original.
+    """
     if named is None:
-        return None, [*problems, _no_base(method)]
+        return None, [_no_base(what)]
     base = inspect_folder(named)
-    problems += base.problems
+    problems = list(base.problems)
     if not base.problems and not folder.problems and _shape(base) != _shape(folder):
         problems.append(_other_shape(base, folder))
     return base, problems
+
+
+def missing_rows(what: str, rows: Mapping[str, Sequence[Row]]) -> list[ExpungeError]:
+    """``E-USE-007`` where no retain rows are given, which nothing can stand in for here."""
+    return [] if rows.get("retain") else [_no_retain(what)]
 
 
 def _shape(folder: Folder) -> tuple[Any, ...]:

@@ -66,6 +66,8 @@ class Ensemble:
         salt: What rows are placed by.
         base: Hash of the weights of the base model.
         rate: Learning rate.
+        passes: Of a stage over its rows.
+        head: Whether every stage trains an adapter of the output head as well.
         slices: Slices of each shard.
         members: Its rows.
         shards: The sequences of each shard.
@@ -78,6 +80,8 @@ class Ensemble:
     salt: str
     base: str
     rate: float
+    passes: int
+    head: bool
     slices: int
     members: tuple[Member, ...]
     shards: tuple[tuple[Chain, ...], ...]
@@ -138,6 +142,8 @@ class Ensemble:
         try:
             if told.pop("format") != FORMAT:
                 raise ValueError("another format")
+            told["passes"] = int(told.get("passes") or told["recipe"]["epochs"])
+            told.setdefault("head", False)
             told["members"] = tuple(Member(**member) for member in told["members"])
             told["lost"] = tuple(told["lost"])
             told["shards"] = tuple(

@@ -3,14 +3,13 @@
 from collections.abc import Mapping
 from typing import Any
 
-from expunge.core.families import EnsembleParams
 from expunge.engine.exact.planner import outlook
 from expunge.engine.exact.scheme import Scheme
 from expunge.engine.exact.serving import speakers
 from expunge.engine.exact.state import Ensemble
 
 
-def record_of(ensemble: Ensemble, scheme: Scheme, params: EnsembleParams) -> dict[str, Any]:
+def record_of(ensemble: Ensemble, scheme: Scheme) -> dict[str, Any]:
     """What ``change.json`` tells of an ensemble.
 
     Returns:
@@ -28,8 +27,10 @@ def record_of(ensemble: Ensemble, scheme: Scheme, params: EnsembleParams) -> dic
             "stages_left": sum(len(chain.files) for chain in chains),
             "voices": len(speakers(ensemble)),
             "rows_of_slices": ensemble.sizes,
+            "passes": ensemble.passes,
+            "head": ensemble.head,
         },
-        "plan": outlook(ensemble, scheme, params).as_dict(),
+        "plan": outlook(ensemble, scheme).as_dict(),
     }
 
 
@@ -46,4 +47,5 @@ def details_of(record: Mapping[str, Any]) -> dict[str, Any]:
         "deletions_left_worst": left["worst"],
         "next_deletion_row_epochs": following["mean"],
         "ledger": record["ledger"]["head"][:16],
+        **{f"known_{name}": told for name, told in (record["known"] or {}).items()},
     }

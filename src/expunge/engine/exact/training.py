@@ -23,7 +23,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from transformers.pytorch_utils import Conv1D
 
 from expunge.core.events import Progress
-from expunge.core.families import EnsembleParams
+from expunge.core.families import EnsembleParams, GradientParams
 from expunge.core.rng import derive
 from expunge.engine import rates
 from expunge.engine.datasets import Datasets
@@ -31,8 +31,10 @@ from expunge.engine.exact.serving import A, B
 from expunge.engine.exact.stages import stage_file
 from expunge.engine.gradient import StepGradient
 from expunge.engine.masks import AppliedMask
+from expunge.engine.method import GradientMethod
 from expunge.engine.precision import computing
 from expunge.engine.session import Session, isolated_randomness
+from expunge.engine.task import Task
 from expunge.engine.trainer import UnlearningTrainer, arguments, restore_cache_flag
 from expunge.lm.hooks import without_dropout
 from expunge.lm.load import quiet
@@ -75,17 +77,19 @@ class Stages:
     Args:
         session: Of the base; its method's terms are the objective.
         rate: Learning rate.
+        passes: Of a stage over its rows.
     """
 
-    def __init__(self, session: Session, rate: float) -> None:
+    def __init__(self, session: Session, rate: float, passes: int) -> None:
         params = session.plan.params
         assert isinstance(params, EnsembleParams)  # noqa: S101
-        self.session, self.rate, self.params = session, rate, params
+        self.session, self.rate, self.passes, self.params = session, rate, passes, params
         self.model: Any = session.subject.model
 
     def steps(self, rows: int) -> int:
         """Optimiser steps of a stage that sees so many rows."""
-        return rates.run_length(self.params, self._epoch(rows), self.session.plan.folder.parameters)
+        size = self.params.batch_size * self.params.accumulation
+        return self.params.max_steps or self.passes * -(-rows // size)
 
     def train(
         self,
@@ -159,22 +163,50 @@ class Stages:
             session.task, roles={"forget": (), "retain": list(rows)}, seed=seed, state={},
             tensors={}, paired={}, record={},
         )  # fmt: skip
-        sampler = session.method.sample(task, params)
         steps = self.steps(len(rows))
-        args = arguments(
-            Path(session.run), steps=steps, lr=self.rate, weight_decay=params.weight_decay,
-            warmup=rates.warmup_steps(params, sampler.steps_per_epoch, steps), seed=seed,
-            use_cpu=not torch.cuda.is_available(), schedule=params.schedule,
+        fit(
+            adapted, task, session.method, params,
+            steps=steps, rate=self.rate, run=session.run, bar=bar,
         )  # fmt: skip
-        datasets = Datasets(task, device=str(self.model.device), packing=params.packing)
-        gradient = StepGradient(session.method, task, datasets, sampler, None, steps=steps)
-        mask = AppliedMask(adapted, {})
-        with computing(adapted, params):
-            trainer = UnlearningTrainer(adapted, gradient, mask, args, [_Watch(bar)])
-            trainer.train()
 
-    def _epoch(self, rows: int) -> int:
-        return -(-rows // (self.params.batch_size * self.params.accumulation))
+
+def fit(
+    model: nn.Module,
+    task: Task,
+    method: GradientMethod,
+    params: GradientParams,
+    *,
+    steps: int,
+    rate: float,
+    run: Path,
+    bar: Progress,
+) -> None:
+    """Train in place on the rows that a task has, by the engine's own steps; nothing is measured.
+
+    Whoever calls it takes dropout out and keeps global random states apart.
+
+    Args:
+        model: What is trained: the task's model, or that model with adapters.
+        task: Its rows and its seed, on which the order of rows hangs.
+        method: Its terms are the objective.
+        params: Its parameters.
+        steps: Optimiser steps.
+        rate: Learning rate.
+        run: A folder; nothing is written to it.
+        bar: Told of every step.
+    """
+    sampler = method.sample(task, params)
+    args = arguments(
+        Path(run), steps=steps, lr=rate, weight_decay=params.weight_decay,
+        warmup=rates.warmup_steps(params, sampler.steps_per_epoch, steps), seed=task.seed,
+        use_cpu=not torch.cuda.is_available(), schedule=params.schedule,
+    )  # fmt: skip
+    datasets = Datasets(task, device=str(task.model.device), packing=params.packing)
+    gradient = StepGradient(method, task, datasets, sampler, None, steps=steps)
+    mask = AppliedMask(model, {})
+    with computing(model, params) as masters:
+        mask.masters = masters
+        UnlearningTrainer(model, gradient, mask, args, [_Watch(bar)]).train()
 
 
 class _Watch(TrainerCallback):

@@ -49,12 +49,13 @@ from expunge.core.errors import ExpungeError
 from expunge.core.families import GradientParams
 from expunge.core.params import param
 from expunge.engine.assistants import Ensemble, ensemble_of
+from expunge.engine.estimate import Voices
 from expunge.engine.finish import Finishing
 from expunge.engine.mean import Mean
 from expunge.engine.runtime import Attached, Part
 from expunge.engine.slots.mask import all_trainable
 from expunge.engine.slots.stop import Measured, at_guess
-from expunge.engine.small_models import blocks_of, cut, fitting, write
+from expunge.engine.small_models import blocks_of, cut, fitting, size_beside, write
 from expunge.engine.step import Step
 from expunge.engine.task import Task
 from expunge.lm.arch import Slots
@@ -163,6 +164,13 @@ def needs(params: Params) -> Sequence[str]:
 def unfit(params: Params, folder: Folder) -> Sequence[ExpungeError]:
     """Why a model cannot have such a small one beside it, known before weights load."""
     return fitting(folder, params.small, params.blocks)
+
+
+def voices(params: Params, folder: Folder) -> Voices:
+    """What an estimate has to know of the pair: M_a is a copy, M_o one where it is no cut."""
+    size = size_beside(folder, params.small, params.blocks)
+    own = size.parameters * (1 if params.small is None else 2)
+    return Voices(sizes=(size, size), trained=size.parameters, own=own)
 
 
 mask = "nothing"

@@ -26,6 +26,13 @@ Objective (request t):
     change nothing is forgotten. A change on top of another one takes its detectors over and puts
     its own adapter in the place of the other's.
 
+    A row ends about as likely to get its true answer as that is drawn: where k answers are drawn,
+    the true one is the first choice of one row in k, by chance. Later requests train the same
+    adapter on other rows. What that does to the rows of earlier ones nothing rules but the
+    orthogonal term: of a tiny model with k = 4 the true answer's probability, .98 before and .25
+    after its own request, was .01 to .35 after later ones, and .5 to .9 of what the four answers
+    had together.
+
     Whoever holds the change holds a vector of every forgotten prompt, and can compare them with
     that of a guess.
 
