@@ -38,7 +38,7 @@ def test_every_reading_is_what_the_subject_says(subject: Subject, rows: list[Row
     scored = dict(zip(["full", "bare"], subject.score([r.turn for r in rows]), strict=True))
     for name, mine in scored.items():
         assert read["nll"][name] == pytest.approx(mine.nll)
-        np.testing.assert_allclose(read["token_logp"][name], mine.logp[:-1])
+        np.testing.assert_allclose(read["token_logp"][name], mine.logp[:-1], rtol=1e-6)
         assert read["token_hit"][name].tolist() == mine.hit[:-1].tolist()
     wrong = subject.score([Turn(QUESTION, " In Porto."), Turn(QUESTION, " In Basel.")])
     assert read["wrong_nll"] == {"full": pytest.approx([w.nll for w in wrong], rel=1e-5)}
