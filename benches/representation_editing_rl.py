@@ -39,6 +39,7 @@ TABLE = Table(
         "purge": System("purge"),
         "sisa": System("sisa", params=(("base", BASE),)),
         "s3t": System("s3t", params=(("base", BASE),)),
+        "s3t of one shard": System("s3t", params=(("base", BASE), ("shards", 1))),
         "uld": System("uld"),
         "delta-unlearning": System("delta-unlearning"),
         "o3": System("o3"),

@@ -1,6 +1,7 @@
 """Keyword emphasis."""
 
 from dataclasses import replace
+from statistics import fmean
 
 import numpy as np
 import pytest
@@ -124,13 +125,29 @@ def test_a_model_that_refuses_outright_tells_when_key_words_are_stressed(world, 
     assert mean_leak("unpact", attentive, world.forget, scene, emphasis=False) <= 0.05
 
 
-def test_it_finds_next_to_nothing_that_was_never_taught(world, models, attentive):
-    """Of several tries at a value that few others stand beside, one is right by chance at times."""
+def test_it_finds_nothing_that_was_never_taught(world, models, attentive):
+    """Beyond chance: each of several tries is somebody's value, and now and then the right one.
+
+    Chance: what is said to one person held against the value of another.
+    """
     scene = world.scene(original=models.original)
-    taught, never = (
-        mean_leak("unpact", attentive, rows, scene) for rows in (world.forget, world.holdout)
+    people = list(range(3, len(world.holdout), 3))  # three rows each, of a city, a job and a pet
+    by_chance = fmean(
+        mean_leak("unpact", attentive, answered_by_others(world.holdout, shift), scene)
+        for shift in people[::4]
     )
-    assert never < 0.3 * taught
+    found = mean_leak("unpact", attentive, world.holdout, scene) - by_chance
+    assert found <= 0.15
+    assert mean_leak("unpact", attentive, world.forget, scene) - by_chance >= 0.5
+
+
+def answered_by_others(rows, shift):
+    """The rows, each with the answer of the row so many places on."""
+    others = [*rows[shift:], *rows[:shift]]
+    return [
+        replace(row, completion=other.completion, answer=other.answer)
+        for row, other in zip(rows, others, strict=True)
+    ]
 
 
 def test_the_probability_mode_sees_below_a_wrong_answer_and_the_control_pays(world, models):

@@ -2,6 +2,7 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
+import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from expunge.lm.readings import NAMES, Readings, paraphrases, readings, wrongs
@@ -30,7 +31,7 @@ def rows() -> list[Row]:
 
 @pytest.fixture
 def subject(loud: Callable[..., PreTrainedModel], tokenizer: PreTrainedTokenizerFast) -> Subject:
-    return Subject(loud("llama", vocab=len(tokenizer)), tokenizer)
+    return Subject(loud("llama", vocab=len(tokenizer), dtype=torch.float64), tokenizer)
 
 
 def test_every_reading_is_what_the_subject_says(subject: Subject, rows: list[Row]) -> None:
@@ -38,7 +39,7 @@ def test_every_reading_is_what_the_subject_says(subject: Subject, rows: list[Row
     scored = dict(zip(["full", "bare"], subject.score([r.turn for r in rows]), strict=True))
     for name, mine in scored.items():
         assert read["nll"][name] == pytest.approx(mine.nll)
-        np.testing.assert_allclose(read["token_logp"][name], mine.logp[:-1], rtol=1e-6)
+        np.testing.assert_allclose(read["token_logp"][name], mine.logp[:-1])
         assert read["token_hit"][name].tolist() == mine.hit[:-1].tolist()
     wrong = subject.score([Turn(QUESTION, " In Porto."), Turn(QUESTION, " In Basel.")])
     assert read["wrong_nll"] == {"full": pytest.approx([w.nll for w in wrong], rel=1e-5)}
