@@ -79,6 +79,7 @@ def test_training_makes_the_loss_small_and_the_best_restart_is_kept(world):
 
 
 def test_the_rate_falls_to_nothing_by_a_line(world, monkeypatch):
+    locked()  # built before anyone watches: its training has rates of its own
     rates = []
 
     class Watched(torch.optim.AdamW):
