@@ -20,6 +20,7 @@ from expunge.engine import estimate as prices
 from expunge.engine import subsets
 from expunge.engine.change import load_change, read_manifest
 from expunge.engine.check import check_forget
+from expunge.engine.counts import Pass, Size, Work
 from expunge.engine.datasets import Datasets
 from expunge.engine.run import forget
 from expunge.engine.task import Task
@@ -509,8 +510,8 @@ def test_what_another_model_takes_before_the_first_step_in_closed_form(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Ten steps of 800 tokens, 200 of them supervised: three passes each, and all weights move."""
-    size = prices.Size(30_000_000, 10, 512, 16_000)
-    work = prices.Work(size, trained=0, steps=prices.Pass(), ahead=prices.Pass(10, 800, 200))
+    size = Size(30_000_000, 10, 512, 16_000)
+    work = Work(size, trained=0, steps=Pass(), ahead=Pass(10, 800, 200))
     values = 5 * 30_000_000 + 24 * 10 * 512 * 800 + 4 * 16_000 * 200
     assert prices.memory(work) == prices.BASE_BYTES + 4 * (30_000_000 + values)
     for name in ("CALL_SECONDS", "TOUCH_SECONDS"):
@@ -518,7 +519,7 @@ def test_what_another_model_takes_before_the_first_step_in_closed_form(
     machine = prices.Machine(speed=1e10, slowness=1.0)
     products = 10 * 3 * size.products(800, 200) / (prices.EFFICIENCY * 1e10)
     moved = 10 * prices.UPDATE_BYTES * 30_000_000 * prices.MOVE_SECONDS
-    without = prices.estimate(replace(work, ahead=prices.Pass()), machine)["seconds"]
+    without = prices.estimate(replace(work, ahead=Pass()), machine)["seconds"]
     found = prices.estimate(work, machine)["seconds"] - without
     assert found == pytest.approx(products + moved, abs=0.11)
 

@@ -17,23 +17,18 @@ from expunge.audit.utility import MOST_ROWS
 from expunge.core.registry import attacks
 from expunge.core.results import Effort
 from expunge.data.encode import Encoded
+from expunge.engine.counts import HELD_LOGITS, SCORED_LOGITS, VALUE, Pass, Size, size_of
 from expunge.engine.estimate import (
     BASE_BYTES,
-    HELD_LOGITS,
     MOMENTS,
     MOVE_SECONDS,
-    SCORED_LOGITS,
     START_SECONDS,
     TOUCH_SECONDS,
     UPDATE_BYTES,
-    VALUE,
     WRITE_SECONDS,
     Machine,
-    Pass,
-    Size,
     measured_machine,
     seconds_of,
-    size_of,
 )
 from expunge.lm.folder import Folder
 from expunge.lm.readout import LINES_AT_ONCE

@@ -19,8 +19,8 @@ from expunge.core.events import progress
 from expunge.core.families import CoderParams
 from expunge.core.rng import derive, generator
 from expunge.data.encode import Encoded, by_length
+from expunge.engine.counts import shape
 from expunge.engine.datasets import Datasets
-from expunge.engine.estimate import shape
 from expunge.engine.sources import Live
 from expunge.engine.steering import positions_of
 from expunge.engine.task import Task

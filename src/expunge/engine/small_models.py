@@ -11,7 +11,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 from transformers.initialization import no_init_weights
 
 from expunge.core.errors import ExpungeError
-from expunge.engine.estimate import Size, shape, size_of
+from expunge.engine.counts import Size, shape, size_of
 from expunge.engine.runtime import twin
 from expunge.engine.task import Task
 from expunge.lm.arch import Slots

@@ -14,7 +14,7 @@ import numpy as np
 from expunge.core.families import GradientParams, ReinforcementParams
 from expunge.core.registry import methods
 from expunge.data.encode import Encoded
-from expunge.engine.estimate import VALUE, Pass, Size, Voices, Work, adapter_weights, size_of
+from expunge.engine.counts import VALUE, Pass, Size, Voices, Work, adapter_weights, size_of
 from expunge.engine.measure import ITEMS
 from expunge.engine.method import GradientMethod
 from expunge.engine.plan import Plan

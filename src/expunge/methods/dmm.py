@@ -60,8 +60,8 @@ from expunge.core.registry import methods
 from expunge.core.rng import generator
 from expunge.data.encode import Encoded
 from expunge.engine.attribution import Linearised, Sketch
+from expunge.engine.counts import Ahead
 from expunge.engine.datasets import Datasets, reply_with
-from expunge.engine.estimate import Ahead
 from expunge.engine.exact import missing_rows, named_base
 from expunge.engine.made import made_once
 from expunge.engine.mean import Mean, mean_of

@@ -7,7 +7,8 @@ import pytest
 from expunge.audit import work as counts
 from expunge.audit.plan import Entry, Plan
 from expunge.audit.work import Rows, memory, seconds, work_of
-from expunge.engine.estimate import Machine, Size
+from expunge.engine.counts import Size
+from expunge.engine.estimate import Machine
 
 MACHINE = Machine(speed=5e10, slowness=1.0)
 SIZE = Size(parameters=30_000_000, blocks=10, width=512, vocabulary=16_000)

@@ -14,16 +14,8 @@ from expunge.engine import anchors, checkpoints, room, session, work
 from expunge.engine import estimate as prices
 from expunge.engine.assistants import ensemble_of
 from expunge.engine.check import Report, check_forget
-from expunge.engine.estimate import (
-    Machine,
-    Pass,
-    Size,
-    Work,
-    adapter_weights,
-    estimate,
-    shape,
-    size_of,
-)
+from expunge.engine.counts import Pass, Size, Voices, Work, adapter_weights, shape, size_of
+from expunge.engine.estimate import Machine, estimate
 from expunge.engine.room import available_memory, too_large
 from expunge.engine.run import forget
 from expunge.engine.task import Task
@@ -262,7 +254,7 @@ def test_a_step_that_runs_the_model_again_is_counted_by_its_passes(
     assert found / base == pytest.approx(effort, rel=0.25)
 
 
-VOICES = prices.Voices(sizes=(SIZE.cut(2),), trained=1_000_000, own=1_000_000, alone=True)
+VOICES = Voices(sizes=(SIZE.cut(2),), trained=1_000_000, own=1_000_000, alone=True)
 
 
 def test_what_is_cut_out_keeps_the_vocabulary_and_its_share_of_the_blocks() -> None:
@@ -279,7 +271,7 @@ def test_a_small_model_that_learns_alone_takes_the_place_of_the_model_in_a_step(
     for name in ("CALL_SECONDS", "TOUCH_SECONDS", "MOVE_SECONDS"):
         monkeypatch.setattr(prices, name, 0.0)
     speed = prices.EFFICIENCY * MACHINE.speed
-    pair = prices.Voices(sizes=(SIZE.cut(2), SIZE.cut(3)), trained=1_000_000)
+    pair = Voices(sizes=(SIZE.cut(2), SIZE.cut(3)), trained=1_000_000)
     bare = replace(WORK, scored=(), voices=VOICES)
     one, other = (size.products(800, 200) for size in pair.sizes)
     assert prices.seconds_of_steps(bare, MACHINE) == pytest.approx(100 * 3 * one / speed)

@@ -7,7 +7,7 @@ from typing import Any
 from expunge.core.errors import ExpungeError, Problems
 from expunge.core.families import EnsembleParams, GradientParams
 from expunge.core.registry import methods
-from expunge.engine.estimate import shape
+from expunge.engine.counts import shape
 from expunge.engine.exact.scheme import is_ensemble, scheme_of
 from expunge.engine.exact.state import Ensemble, asked_of, recipe_of
 from expunge.engine.made import FOLDER as MADE

@@ -5,7 +5,7 @@ from math import ceil
 
 from expunge.core.families import ReinforcementParams
 from expunge.data.encode import Encoded
-from expunge.engine.estimate import Pass
+from expunge.engine.counts import Pass
 from expunge.engine.reinforcement.lessons import answer_length
 from expunge.engine.reinforcement.steering import FEWEST_STEPS, LOOKS, ROUNDS, SHOWN, SHOWN_SAMPLES
 

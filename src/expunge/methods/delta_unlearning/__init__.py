@@ -49,7 +49,7 @@ from expunge.core.errors import ExpungeError
 from expunge.core.families import GradientParams
 from expunge.core.params import param
 from expunge.engine.assistants import Ensemble, ensemble_of
-from expunge.engine.estimate import Voices
+from expunge.engine.counts import Voices
 from expunge.engine.finish import Finishing
 from expunge.engine.mean import Mean
 from expunge.engine.runtime import Attached, Part

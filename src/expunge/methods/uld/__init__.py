@@ -59,7 +59,7 @@ from expunge.core.errors import ExpungeError
 from expunge.core.families import GradientParams
 from expunge.core.params import param
 from expunge.engine.assistants import Ensemble
-from expunge.engine.estimate import Voices, adapter_weights
+from expunge.engine.counts import Voices, adapter_weights
 from expunge.engine.finish import Finishing
 from expunge.engine.mean import Mean, mean_of
 from expunge.engine.runtime import Attached, Part
