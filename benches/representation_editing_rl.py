@@ -43,6 +43,7 @@ TABLE = Table(
         "uld": System("uld"),
         "delta-unlearning": System("delta-unlearning"),
         "o3": System("o3"),
+        "o3 without own answers": System("o3", params=(("own_answer", False),)),
     },
 )
 

@@ -414,6 +414,29 @@ def test_options_are_kept_to() -> None:
     )
 
 
+@pytest.mark.parametrize(
+    "row",
+    [
+        rows_of("B", meta={"options": ["iron", "cork", "lead"]})[0],
+        rows_of(" cork", meta={"options": ["iron", "cork", "lead"]})[0],
+        rows_of("cork", wrong=(" iron", " lead"))[0],
+        rows_of("cork")[0],
+        Row(id="0", prompt="p", completion="It is cork .", answer="cork"),
+    ],
+    ids=["letters", "listed", "wrong", "free", "told"],
+)
+def test_the_true_answer_can_be_left_out(row: Row) -> None:
+    task = task_of([row, *rows_of("", "x", "y")[1:]])
+    found = []
+    for own in (True, False):
+        paired = random_answers(task, redraw=True, own=own)
+        found.append({paired.make(row, 0, at).completion for at in range(paired.count)})
+    with_it, without = ({str(text).strip() for text in texts} for texts in found)
+    assert with_it - without == {row.reply.strip()}
+    assert without < with_it
+    assert len(without) == 2
+
+
 def test_running_text_goes_on_from_its_first_half() -> None:
     rows = [Row(id=f"t{at}", text=text) for at, text in enumerate(("a b c d", "e f g h"))]
     said = random_answers(task_of(rows), redraw=True).make(rows[0], 0, 1)

@@ -19,17 +19,21 @@ SPARE = 4
 """Positions that stay free, for the tokens at the seam of prompt and answer."""
 
 
-def random_answers(task: Task, *, redraw: bool) -> Paired:
+def random_answers(task: Task, *, redraw: bool, own: bool = True) -> Paired:
     """The view of forget rows with random answers.
 
     Args:
         task: What is asked.
         redraw: Whether a row gets another one in every epoch.
+        own: Whether that may be its own, the true one.
 
     Raises:
         ExpungeError: ``E-USE-007`` when a row has no answer but its own.
     """
-    answers = {row.id: options for row, options in _answers(task)}
+    answers = {
+        row.id: [text for text in options if own or text != row.reply.strip()]
+        for row, options in _answers(task)
+    }
     count = min(MOST, lcm(*(len(options) for options in answers.values())))
 
     def make(row: Row, wording: int, candidate: int) -> Turn:
