@@ -45,6 +45,7 @@ class Registry:
     def __init__(self, kind: str, package: str) -> None:
         self.kind, self.package = kind, package
         self._cards: dict[str, Card] = {}
+        self._seen: dict[str, ModuleType] = {}
 
     def ids(self) -> tuple[str, ...]:
         """All ids, sorted, spelled with hyphens."""
@@ -83,8 +84,11 @@ class Registry:
             ExpungeError: ``E-USE-001`` for an unknown name, ``E-USE-008`` when the imported card
                 is not the literal one of the file.
         """
-        source = self._sources[self._id(name)]
+        id = self._id(name)
+        source = self._sources[id]
         module = import_module(source.module)
+        if self._seen.get(id) is module:
+            return module
         if literal_card(source.path) != module.CARD:
             raise ExpungeError(
                 "E-USE-008",
@@ -92,6 +96,7 @@ class Registry:
                 "the literal that stands in the file.",
                 "Write the whole card as one literal and leave it alone.",
             )
+        self._seen[id] = module
         return module
 
     def params(self, name: str, overrides: Mapping[str, Any] | None = None) -> Any:
