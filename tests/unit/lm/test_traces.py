@@ -174,7 +174,7 @@ class TestCompare:
         other = Subject(adapted, TOKENIZER)
         assert compare(plain, other, [ROW], 6)["velmora"]["distance"] == 0.0
         for name, weight in adapted.named_parameters():
-            if "lora_B" in name:
+            if "lora_" in name:  # A as well: drawn, it may be next to nothing at the vector
                 torch.nn.init.constant_(weight, 0.5)
         assert compare(plain, other, [ROW], 6)["velmora"]["distance"] > 0.1
         assert any("lora_" in name for name, _ in adapted.named_parameters())
