@@ -28,6 +28,7 @@ TABLE = Table(
         "dto": System("dto"),
         "alter": System("alter"),
         "npo + unpii": System("npo", ("unpii",)),
+        "npo + unpii:pri_custom": System("npo", ("unpii:pri_custom",)),
         "npo + melu": System("npo", ("melu",)),
         "harmonise": System("harmonise"),
         "fit": System("fit"),
