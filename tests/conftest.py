@@ -38,7 +38,7 @@ def pytest_collection_finish() -> None:
 def pytest_runtest_setup() -> None:
     """Whatever ran before, a test draws the same: torch has one generator for all of them."""
     if "torch" in sys.modules:
-        sys.modules["torch"].manual_seed(0)
+        sys.modules["torch"].default_generator.manual_seed(0)
 
 
 @pytest.hookimpl(trylast=True)
