@@ -45,7 +45,6 @@ class Registry:
     def __init__(self, kind: str, package: str) -> None:
         self.kind, self.package = kind, package
         self._cards: dict[str, Card] = {}
-        self._seen: dict[str, ModuleType] = {}
 
     def ids(self) -> tuple[str, ...]:
         """All ids, sorted, spelled with hyphens."""
@@ -84,11 +83,8 @@ class Registry:
             ExpungeError: ``E-USE-001`` for an unknown name, ``E-USE-008`` when the imported card
                 is not the literal one of the file.
         """
-        id = self._id(name)
-        source = self._sources[id]
+        source = self._sources[self._id(name)]
         module = import_module(source.module)
-        if self._seen.get(id) is module:
-            return module
         if literal_card(source.path) != module.CARD:
             raise ExpungeError(
                 "E-USE-008",
@@ -96,7 +92,6 @@ class Registry:
                 "the literal that stands in the file.",
                 "Write the whole card as one literal and leave it alone.",
             )
-        self._seen[id] = module
         return module
 
     def params(self, name: str, overrides: Mapping[str, Any] | None = None) -> Any:
