@@ -32,7 +32,7 @@ Objective (request t):
     orthogonal term: of a tiny model with k = 4 the true answer's probability, .98 before and .25
     after its own request, was .01 to .35 after later ones, and .5 to .9 of what the four answers
     had together. ``own_answer=false`` never draws the true one (ours): on the testbed, whose rows
-    have six options, 33 of 80 are answered truly in the end, and none without it.
+    have six options, a token of the answer ends at .81 of .96 on average, and at .48 without it.
 
     Whoever holds the change holds a vector of every forgotten prompt, and can compare them with
     that of a guess.
